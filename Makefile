@@ -51,6 +51,10 @@ test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/trainer
 
+.PHONY: test-storage
+test-storage: $(INSTALLED) ## The trainer killed between every two operations of storage, or one of them going wrong; not part of `make test`, it takes hours.
+	OMP_NUM_THREADS=1 TRIMTAB_OPERATIONS=every $(BIN)/pytest -v -o timeout=0 tests/trainer/train/test_storage_dies.py
+
 .PHONY: test-architectures
 test-architectures: $(INSTALLED) ## A tiny model of every family that transformers has, trained a step; compared with docs/architectures.md.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/architectures
@@ -116,7 +120,7 @@ test-exports: $(INSTALLED) $(LLAMA)/.installed ## A GGUF export in llama.cpp, be
 	TRIMTAB_LLAMA=$(LLAMA)/bin/python $(BIN)/pytest tests/exports
 
 .PHONY: test-kueue
-test-kueue: $(INSTALLED) ## FineTuneJobs in the queues of a real Kueue; not part of `make test`, it is compiled first.
+test-kueue: $(INSTALLED) ## FineTuneJobs and sweeps in the queues of a real Kueue; not part of `make test`, it is compiled first.
 	$(BIN)/pytest tests/kueue
 
 .PHONY: test-lives
@@ -197,79 +201,79 @@ lint-workflows: ## Check .github/workflows with actionlint, compiled from its Go
 
 .PHONY: bench-operator
 bench-operator: $(INSTALLED) ## Measure the operator against a bare Job; the last line is JSON.
-	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_operator.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/operator/bench_operator.py
 
 .PHONY: bench-trainer
 bench-trainer: $(INSTALLED) ## Race the trainer against TRL's SFTTrainer; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_trainer.py $(BENCH_OPTIONS)
+	PYTHONPATH=. $(BIN)/python tests/bench/trainer/bench_trainer.py $(BENCH_OPTIONS)
 
 .PHONY: bench-gpu
 bench-gpu: $(INSTALLED) ## The same on an accelerator, in less than eight minutes and without a network (BENCH_OPTIONS=--dry: in small, anywhere).
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_gpu.py $(BENCH_OPTIONS)
+	PYTHONPATH=. $(BIN)/python tests/bench/trainer/bench_gpu.py $(BENCH_OPTIONS)
 
 .PHONY: bench-idle
 bench-idle: $(INSTALLED) ## Measure what a run waits for instead of computing: checkpoints in slow storage, and data; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_idle.py $(BENCH_OPTIONS)
+	PYTHONPATH=. $(BIN)/python tests/bench/trainer/bench_idle.py $(BENCH_OPTIONS)
 
 .PHONY: bench-prepare
 bench-prepare: $(INSTALLED) ## Measure prepare at 10,000 to 1,000,000 rows, and how near duplicates are found; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_prepare.py
+	PYTHONPATH=. $(BIN)/python tests/bench/trainer/bench_prepare.py
 
 .PHONY: bench-verdicts
 bench-verdicts: $(INSTALLED) ## Judge written answers to tasks of every kind, then a good adapter and three that are not on the demonstration's data.
-	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_verdicts.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/evaluation/bench_verdicts.py
 
 .PHONY: bench-judges
 bench-judges: $(INSTALLED) ## What a gate with a judge says, for judges that are good and judges that are not; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_judges.py
+	PYTHONPATH=. $(BIN)/python tests/bench/evaluation/bench_judges.py
 
 .PHONY: bench-rollout
 bench-rollout: $(INSTALLED) ## Measure AdapterRollouts over fleets of serving pods; the last line is JSON.
-	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_rollout.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/serving/bench_rollout.py
 
 .PHONY: bench-guard
 bench-guard: $(INSTALLED) ## Measure what the guard costs on a real vLLM; the last line is JSON.
-	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_guard.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/serving/bench_guard.py
 
 .PHONY: bench-canary
 bench-canary: $(INSTALLED) ## Measure how often the canary errs, and what it sees; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_canary.py
+	PYTHONPATH=. $(BIN)/python tests/bench/serving/bench_canary.py
 
 .PHONY: bench-estimate
 bench-estimate: $(INSTALLED) ## Hold estimates of memory against measured peaks; the last line is JSON.
-	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_estimate.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/trainer/bench_estimate.py
 
 .PHONY: bench-gate
 bench-gate: $(INSTALLED) ## Measure how often the gate errs; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_gate.py
+	PYTHONPATH=. $(BIN)/python tests/bench/evaluation/bench_gate.py
 
 .PHONY: bench-sweep
 bench-sweep: $(INSTALLED) ## Measure how well a sweep searches; the last line is JSON.
-	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_sweep.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/sweep/bench_sweep.py
 
 .PHONY: bench-pruning
 bench-pruning: $(INSTALLED) ## Measure what pruning saves over real trainings of a tiny model; the last line is JSON.
-	OMP_NUM_THREADS=1 PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_pruning.py
+	OMP_NUM_THREADS=1 PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/sweep/bench_pruning.py
 
 .PHONY: bench-sweep-trials
 bench-sweep-trials: $(INSTALLED) ## Measure how many trials a search takes, by its algorithm; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_sweep_trials.py
+	PYTHONPATH=. $(BIN)/python tests/bench/sweep/bench_sweep_trials.py
 
 .PHONY: bench-evaluation
 bench-evaluation: $(INSTALLED) $(VLLM)/.installed ## Measure evaluations, with our loop and with vLLM, against lm-evaluation-harness; the last line is JSON.
-	PYTHONPATH=. TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/python tests/bench/bench_evaluation.py $(BENCH_OPTIONS)
+	PYTHONPATH=. TRIMTAB_VLLM=$(VLLM)/bin/vllm $(BIN)/python tests/bench/evaluation/bench_evaluation.py $(BENCH_OPTIONS)
 
 .PHONY: bench-preference
 bench-preference: $(INSTALLED) ## Train on pairs with real weights, and evaluate on held-out ones; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_preference.py
+	PYTHONPATH=. $(BIN)/python tests/bench/trainer/bench_preference.py
 
 .PHONY: bench-cli
 bench-cli: $(INSTALLED) ## Measure how soon the command line answers; the last line is JSON.
-	PYTHONPATH=. $(BIN)/python tests/bench/bench_cli.py
+	PYTHONPATH=. $(BIN)/python tests/bench/cli/bench_cli.py
 
 .PHONY: bench-console
 bench-console: $(INSTALLED) ## Measure the console under 50 open pages and 2,000 objects; the last line is JSON.
-	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/bench_console.py
+	PYTHONPATH=deploy/local:. $(BIN)/python tests/bench/cli/bench_console.py
 
 .PHONY: vendor-console
 vendor-console: ## Fetch the console's scripts, styles and font from the npm packages that its lock names.

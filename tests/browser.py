@@ -147,7 +147,14 @@ class DevTools:
 def browser(folder: Path) -> Iterator[DevTools]:
     """Yield a conversation with a new browser's only page."""
     command, answers = os.pipe(), os.pipe()
-    options = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe", "about:blank")
+    options = (
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--remote-debugging-pipe",
+        "about:blank",
+    )
     # It reads from descriptor 3 and writes to 4.
     shell = ["bash", "-c", f'exec 3<&{command[0]} 4>&{answers[1]}; exec "$@"', "bash", program(), *options]
     with (folder / "browser.log").open("wb") as log:

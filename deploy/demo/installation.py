@@ -79,7 +79,6 @@ class Keys:
 
 
 ADMIN = Keys("trimtab-admin", "local-admin-secret")
-READER = Keys("trimtab-reader", "local-reader-secret")
 
 
 @dataclass

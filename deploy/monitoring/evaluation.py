@@ -114,7 +114,7 @@ GATE = Row(
             (
                 Series(
                     "sum by (reason) "
-                    '(increase(trimtab_attempts_total{stage="evaluate", reason!~"Completed|Suspended"}[1h]))',
+                    '(increase(trimtab_attempts_total{stage=~"evaluate|judge", reason!~"Completed|Suspended"}[1h]))',
                     "{{reason}}",
                 ),
             ),

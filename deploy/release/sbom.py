@@ -134,7 +134,7 @@ def of_chart(chart: Mapping[str, Any], images: Sequence[Image]) -> Bom:
 
 def _without_a_time(bom: Bom) -> Bom:
     """Return it as if it was always there: the time of a run says nothing of an image."""
-    bom.metadata.timestamp = None  # type: ignore[assignment]
+    bom.metadata.timestamp = None  # type: ignore[assignment]  # CycloneDX can do without, the library's types cannot
     return bom
 
 

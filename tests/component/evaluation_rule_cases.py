@@ -15,8 +15,10 @@ from trimtab_trainer.contract.evaluation import (
     NO_COMPARISON,
     NO_HARNESS_ON_A_HUB,
     NO_JUDGE,
+    NO_ODDS,
     NO_PAIR,
     NO_SCORES_OF_PAIRS,
+    OF_GROUPS,
     OF_PAIRED_ROWS,
     OF_TURNS,
     ONE_HARNESS_TASK,
@@ -338,17 +340,19 @@ _TASK_CASES: dict[Rule, Case] = {
     ),
 }
 
+ODDS = {"metric": "a/accuracy", "maximumOddsGap": 0.1, "minimumGroupRows": 20}
+
 _THRESHOLD_CASES: dict[Rule, Case] = {
     (
         "spec.thresholds[]",
         "a threshold needs one of minimum, maximum, maximumRegression, maximumRelativeRegression, maximumGroupGap, "
-        "maximumWorseRatio, maximumGroupRegression",
+        "maximumWorseRatio, maximumGroupRegression, maximumOddsGap",
     ): Case(
         refused=[threshold(), threshold(confidence=0.9)],
         passed=[threshold(minimum=0), threshold(maximum=0)]
         + [{**BASELINE, **threshold(**{f"maximum{kind}Regression": 0})} for kind in ("", "Relative")],
     ),
-    ("spec.thresholds[]", "minimumGroupRows belongs to maximumGroupGap and maximumGroupRegression"): Case(
+    ("spec.thresholds[]", OF_GROUPS): Case(
         refused=[threshold(minimum=0, minimumGroupRows=2)],
         passed=[{"spec.tasks[0].groupBy": "group", **threshold(maximumGroupGap=0, minimumGroupRows=2)}],
     ),
@@ -407,6 +411,13 @@ _THRESHOLD_CASES: dict[Rule, Case] = {
             for name in ("heldou", "heldoutt", "other", "eldout")
         ],
         passed=[threshold(minimum=0), {"spec.thresholds": []}],
+    ),
+    ("spec", NO_ODDS): Case(
+        refused=[
+            {**task("Classification", labels=["x", "y"]), "spec.thresholds": [ODDS]},
+            {**task("Harness", groupBy="kind"), "spec.thresholds": [ODDS]},
+        ],
+        passed=[{**task("Classification", labels=["x", "y"], groupBy="kind"), "spec.thresholds": [ODDS]}],
     ),
     ("spec", "maximumGroupGap and maximumGroupRegression need groupBy in their task"): Case(
         refused=[

@@ -64,6 +64,7 @@ FULL = evaluation(
                 "dataset": {key: value for key, value in OWN_ROWS.items() if key != "limit"},
                 "labels": ["yes", "no"],
                 "pairs": "pair",
+                "groupBy": "apiGroup",
                 "predictBy": "Generation",
             },
             {
@@ -125,6 +126,7 @@ FULL = evaluation(
                 "maximumGroupRegression": 0.05,
                 "against": "Anchor",
             },
+            {"metric": "kinds/accuracy", "maximumOddsGap": 0.1, "minimumGroupRows": 20},
         ],
         "judge": {
             "endpoint": {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge"},
@@ -193,6 +195,8 @@ EVALUATION_STATUS: Body = {
     "baseModelDigest": DIGEST,
     "dataDigest": DIGEST,
     "evaluationDigest": DIGEST,
+    "judgeReady": True,
+    "answersDigest": DIGEST,
     "rows": 100,
     "looks": 3,
     "reportURI": "s3://adapters/out/evaluations/0/report.html",

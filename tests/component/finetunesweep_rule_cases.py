@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from trimtab_operator.api.finetunesweep import PRUNED_BY_LOSS, RUNGS_ARE_VALIDATED
 from trimtab_operator.api.sweep_judging import NO_JUDGES
-from trimtab_trainer.contract.evaluation import NO_ANCHOR
+from trimtab_trainer.contract.evaluation import NO_ANCHOR, NO_ODDS
 from trimtab_trainer.contract.settings import NO_ADAPTER, NOT_QUANTIZED, ONLY_SFT
-from trimtab_trainer.contract.sweeps.settings import ADAPTERS_JUDGED, NOTHING_OF_LORA
+from trimtab_trainer.contract.sweeps.checks import ADAPTERS_JUDGED, NOTHING_OF_LORA
+from trimtab_trainer.contract.sweeps.settings import IS_A_PATH
 
 from tests.component.crd_samples import Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
@@ -72,6 +73,7 @@ OF_THRESHOLDS = (
     "maximumRegression, maximumRelativeRegression, maximumWorseRatio and maximumGroupRegression need baseline",
     "the first part of every threshold's metric must be the name of a task",
     "maximumGroupGap and maximumGroupRegression need groupBy in their task",
+    NO_ODDS,
 )
 
 
@@ -272,6 +274,13 @@ FINETUNESWEEP_CASES: dict[Rule, Case] = {
     ("spec", "folds take the place of template.spec.dataset.validation; remove its fraction or uri"): Case(
         refused=[{"spec.folds": 2, f"{HERE}.dataset.validation": each} for each in (FRACTION, URI)],
         passed=[{"spec.folds": 2, f"{HERE}.dataset.validation": each} for each in (..., FOLDS)],
+    ),
+    (f"{PARAMETERS}[]", IS_A_PATH): Case(
+        refused=[
+            {PARAMETERS: [{"name": name, "values": [1]}]}
+            for name in ("lora.targetModules[0]", "Lora.rank", "lora..rank", "lora.", "träining.seed", "lora/rank")
+        ],
+        passed=[{PARAMETERS: [{"name": name, "values": [1]}]} for name in ("lora.rank", "baseModel")],
     ),
     (f"{PARAMETERS}[].range", "minimum must be less than maximum"): Case(
         refused=[span(1, 1), span(2, 1)], passed=[span(1, 2), span(-2, 0.5)]

@@ -11,7 +11,8 @@ from typing import Any
 from deploy.demo.api import Body
 from deploy.demo.installation import ROOT, STORAGE, Forward
 from tests.component.patience import Patience
-from tests.e2e.tenants import SMALL, Tenant
+from tests.e2e.serverpod import server
+from tests.e2e.tenants import Tenant
 
 PORT = 8080
 TOKEN = "hf_of-the-tests"
@@ -36,26 +37,6 @@ hub.server.serve_forever()
 def hub(tenant: Tenant) -> list[Body]:
     """Return a hub, its Secret, and the policies that let mirror pods, and no others, reach it."""
     metadata = {"namespace": tenant.namespace, "name": "hub"}
-    container = {
-        "name": "hub",
-        "image": tenant.installation.images["operator"],
-        "command": ["python", "/code/serve.py"],
-        "env": [{"name": "PYTHONUNBUFFERED", "value": "1"}, {"name": "PYTHONDONTWRITEBYTECODE", "value": "1"}],
-        "resources": {"requests": SMALL, "limits": {"memory": "256Mi"}},
-        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "code", "mountPath": "/code"}, {"name": "keys", "mountPath": "/keys"}],
-    }
-    spec = {
-        "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": 0,
-        "securityContext": {"runAsNonRoot": True, "fsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-        "volumes": [
-            {"name": "code", "configMap": {"name": "hub"}},
-            {"name": "keys", "secret": {"secretName": "object-storage", "defaultMode": 0o440}},
-        ],
-    }
     mirrors = {"podSelector": {"matchLabels": {"trimtab.dev/stage": "mirror"}}}
     at_hub = [{"protocol": "TCP", "port": PORT}]
     in_storage = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": STORAGE}}}
@@ -65,16 +46,14 @@ def hub(tenant: Tenant) -> list[Body]:
         "ingress": [{"from": [mirrors], "ports": at_hub}],
         "egress": [{"to": [in_storage]}, {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}],
     }
-    service = {"selector": {"app": "hub"}, "ports": [{"port": PORT}]}
+    files = {"selector": {"app": "hub"}, "ports": [{"port": PORT}]}
     code = {"server.py": SERVER.read_text(), "serve.py": SERVE}
-    keys = {"HF_TOKEN": TOKEN, "HF_ENDPOINT": f"http://hub:{PORT}"}
+    secret = {"HF_TOKEN": TOKEN, "HF_ENDPOINT": f"http://hub:{PORT}"}
     return [
-        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": code},
-        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
-        {"apiVersion": "v1", "kind": "Service", "metadata": {**metadata, "name": "files"}, "spec": service},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": secret},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {**metadata, "name": "files"}, "spec": files},
         {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": policy},
-        {"apiVersion": "v1", "kind": "Pod", "metadata": {**metadata, "labels": {"app": "hub"}}, "spec": spec},
+        *server(tenant, "hub", PORT, code, memory="256Mi", keys="object-storage"),
     ]
 
 

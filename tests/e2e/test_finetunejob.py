@@ -93,7 +93,11 @@ def test_suspended_and_resumed_it_goes_on_from_its_checkpoint(played: Played) ->
     status = body["status"]
     assert reason_of(body) == "Completed", tenant.story("paused")
     assert (status["failures"], status["disruptions"]) == (0, 0)
-    assert tenant.jobs("paused") == ["paused-prepare-0", "paused-train-1"]
+    # The Job controller may still count the pod that ended as it was told to, when the Job goes on: then a next attempt
+    # takes over from the checkpoint, and nothing is charged.
+    assert tenant.jobs("paused")[:2] == ["paused-prepare-0", "paused-train-1"]
+    assert [attempt["stage"] for attempt in status["attempts"]] in (["prepare", "train"], ["prepare", "train", "train"])
+    assert not any(attempt.get("chargedTo") for attempt in status["attempts"])
 
 
 def test_deleting_a_job_ends_its_pods_and_keeps_what_was_published(tenant: Tenant) -> None:

@@ -19,6 +19,7 @@ from deploy.demo.installation import Installation
 from tests.component.patience import Patience
 from tests.e2e.hubpod import MODEL, PORT, ROWS, TOKEN, Control, hub, way_out
 from tests.e2e.scenes import SAMPLE
+from tests.e2e.serverpod import wait_ready
 from tests.e2e.tenants import ON_A_NODE, Tenant, new_tenant, reason_of
 from tests.trainer.hub.models import SHARDS, sharded
 from tests.trainer.tiny import make_tiny_model
@@ -48,11 +49,7 @@ def sealed(installation: Installation, files: dict[str, bytes]) -> Iterator[Tena
 
 @pytest.fixture(scope="module")
 def control(sealed: Tenant) -> Iterator[Control]:
-    def ready() -> bool:
-        conditions = (sealed.mirror.get("Pod", "hub") or {}).get("status", {}).get("conditions", [])
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-    sealed.mirror.wait("the hub", ready)
+    wait_ready(sealed, "hub")
     with sealed.installation.forward(sealed.namespace, "pod/hub", PORT) as forward:
         yield Control(forward)
 

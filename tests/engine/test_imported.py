@@ -25,7 +25,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trimtab_agent.contract import Probe, ProbeKind
-from trimtab_agent.engine import VLLM, Reply, Timeouts
+from trimtab_agent.engine.vllm import VLLM, Reply, Timeouts
 from trimtab_trainer.evaluate.engine.process import COMMAND, OFFLINE, ON_PROCESSORS
 
 from tests.engine.markers import BASE_MODEL, base_model

@@ -59,7 +59,8 @@ class Kubelet(Executor):
             started, address = now(), self.address_of(pod)
             await self.write(pod, running(pod, started, address))
             act = await self.end_of(self.act_of(pod, stage, attempt), self.told[metadata["uid"]])
-            words = last_words(stage, attempt, await self.run_uid(pod), act)
+            loss = await self.validation_loss(pod)
+            words = last_words(stage, attempt, await self.run_uid(pod), act, validation_loss=loss)
             await self.write(pod, ended(pod, started, address, act.exit_code, self.says(words)))
             if self.told[metadata["uid"]].is_set():
                 await asyncio.sleep(self.gone_seconds)

@@ -9,7 +9,7 @@ from tests.component.api_server import ApiServer, Body
 from tests.kueue.installation import API
 
 QUEUE, LOW, HIGH = "kueue.x-k8s.io/queue-name", "low", "high"
-PRIORITY = "kueue.x-k8s.io/priority-class"
+PRIORITY, GPU = "kueue.x-k8s.io/priority-class", "nvidia.com/gpu"
 TRAINER = {"requests": {"cpu": "4", "memory": "1Gi"}, "limits": {"cpu": "4", "memory": "1Gi"}}
 PREPARE = {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "1", "memory": "1Gi"}}
 TEMPLATE = {"resources": TRAINER, "prepareResources": PREPARE}
@@ -22,8 +22,9 @@ def queue_of(
     server: ApiServer, namespace: str, *, name: str = "gpus", cpu: int = QUOTA, flavor: Body | None = None
 ) -> Iterator[str]:
     """Make a LocalQueue of the namespace with its own ClusterQueue and flavor; return the ClusterQueue's path."""
-    resources = [{"name": "cpu", "nominalQuota": cpu}, {"name": "memory", "nominalQuota": "64Gi"}]
-    group = {"coveredResources": ["cpu", "memory"], "flavors": [{"name": namespace, "resources": resources}]}
+    quotas = {"cpu": cpu, "memory": "64Gi", GPU: 8}
+    resources = [{"name": each, "nominalQuota": quota} for each, quota in quotas.items()]
+    group = {"coveredResources": [*quotas], "flavors": [{"name": namespace, "resources": resources}]}
     queue = {
         "namespaceSelector": {},
         "preemption": {"withinClusterQueue": "LowerPriority"},

@@ -27,7 +27,7 @@ def main(libraries: list[str]) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     for name in ("pytest", *libraries):
         module: Any = importlib.import_module(name)
-        if name == "torch":  # as `hardware.configure` does before bitsandbytes is imported
+        if name == "torch":  # for as long as this process lives: bitsandbytes is imported after it
             module.compile = uncompiled
     for line in sys.stdin:
         print(json.dumps(run(**json.loads(line))), flush=True)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trimtab_agent.engine import Timeouts
+from trimtab_agent.engine.vllm import Timeouts
 from trimtab_operator.runtime.kube import Body, Kube
 
 from tests.component.api_server import ApiServer

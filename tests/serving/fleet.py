@@ -25,15 +25,15 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from trimtab_agent.agent import Agent, Pace
 from trimtab_agent.documents import PublicKeys, Verifier, namespace_audience, pod_audience
-from trimtab_agent.engine import TOKEN_HEADER, VLLM, EngineUnreachable, Timeouts
-from trimtab_agent.guard import Guard
-from trimtab_agent.mounted import MountedDocuments
-from trimtab_agent.server import Server
-from trimtab_agent.shares import Shares
-from trimtab_agent.store import AdapterStore
-from trimtab_agent.table import AliasTable, SharedVolume
+from trimtab_agent.engine.guard import Guard
+from trimtab_agent.engine.table import AliasTable, SharedVolume
+from trimtab_agent.engine.vllm import TOKEN_HEADER, VLLM, EngineUnreachable, Timeouts
+from trimtab_agent.receiving.mounted import MountedDocuments
+from trimtab_agent.receiving.server import Server
+from trimtab_agent.rounds.agent import Agent, Pace
+from trimtab_agent.rounds.shares import Shares
+from trimtab_agent.weights.store import AdapterStore
 from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, PODS, ApiError, Body, Kube, NotFound
 
 from tests.serving.adapters import BASE_DIGEST, Published, publish

@@ -20,8 +20,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from trimtab_agent.agent import Pace
-from trimtab_agent.engine import Timeouts
+from trimtab_agent.engine.vllm import Timeouts
+from trimtab_agent.rounds.agent import Pace
 
 from tests.component.operator.conftest import kube_of
 from tests.serving.adapters import Published

@@ -17,16 +17,16 @@ from typing import Any
 
 import aiohttp
 import pytest
-from trimtab_agent.agent import Agent, Pace
 from trimtab_agent.contract import Probe, ProbeKind
 from trimtab_agent.documents import read_share
-from trimtab_agent.engine import VLLM, Unhealthy
+from trimtab_agent.engine.guard import Guard
+from trimtab_agent.engine.probing import prove
+from trimtab_agent.engine.table import AliasEntry, AliasTable, SharedVolume
+from trimtab_agent.engine.vllm import VLLM, Unhealthy
 from trimtab_agent.failures import FailureReason, RevisionFailed
-from trimtab_agent.guard import Guard
-from trimtab_agent.probing import prove
-from trimtab_agent.shares import Shares
-from trimtab_agent.store import AdapterStore
-from trimtab_agent.table import AliasEntry, AliasTable, SharedVolume
+from trimtab_agent.rounds.agent import Agent, Pace
+from trimtab_agent.rounds.shares import Shares
+from trimtab_agent.weights.store import AdapterStore
 
 from tests.serving.adapters import Published, publish
 from tests.serving.asgi_server import AsgiServer

@@ -31,7 +31,7 @@ WIDTHS = (1440, 400)
 class Files(SimpleHTTPRequestHandler):
     """Serves files and says nothing."""
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 its name in the base class
         """Say nothing."""
 
 

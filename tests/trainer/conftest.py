@@ -18,6 +18,11 @@ from typing import Any
 
 import boto3
 import pytest
+
+with pytest.MonkeyPatch.context() as patch:  # Triton's own functions are of the kind that is asked for at its import
+    patch.setenv("TRITON_INTERPRET", "1")
+    import triton.language  # noqa: F401
+
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from trimtab_trainer.contract import Credentials

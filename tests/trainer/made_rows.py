@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from trimtab_trainer.contract import DatasetFormat
 from trimtab_trainer.data.cleaning.steps import Audit, Kept
+from trimtab_trainer.data.encoding.control import Held
 from trimtab_trainer.data.encoding.template import Kind
+from trimtab_trainer.data.encoding.tokens import is_learned
 from trimtab_trainer.data.parts import Block, PartWriter, TokenisedRow
 from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.data.rows import Rows, read_rows
@@ -60,7 +62,14 @@ def made_rows(folder: Path, rows: Sequence[Made], columns: Sequence[str] = (), p
             for n, each in enumerate(part)
         ]
         sequences = [
-            TokenisedRow(n, np.full(len(each.kinds), each.token, np.int32), np.array(each.kinds, np.uint8), False, 0)
+            TokenisedRow(
+                n,
+                np.full(len(each.kinds), each.token, np.int32),
+                kinds := np.array(each.kinds, np.uint8),
+                int(is_learned(kinds[1:]).sum()),
+                control=Held.NOWHERE,
+                language=0,
+            )
             for n, each in enumerate(part)
         ]
         blocks.append(Block(Audit(read=len(part)), kept, sequences))

@@ -29,7 +29,7 @@ from trimtab_trainer.contract import (
     TrainingSettings,
     run_digest,
 )
-from trimtab_trainer.contract import evaluation as evaluation_contract
+from trimtab_trainer.contract.evaluation import outcome as outcome_contract
 
 from tests.trainer.tiny import tiny_rows, write_rows
 
@@ -97,8 +97,8 @@ def test_words_of_another_contract_are_none(version: Any) -> None:
 def test_an_outcome_of_a_later_trainer_has_more_columns_and_more_checks(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as later:
         for name in ("_RESULT_COLUMNS", "_CHECK_COLUMNS"):
-            columns = getattr(evaluation_contract, name)
-            later.setattr(evaluation_contract, name, (*columns, columns[0]))
+            columns = getattr(outcome_contract, name)
+            later.setattr(outcome_contract, name, (*columns, columns[0]))
         unknown = OUTCOME.checks[0].model_copy(update={"bound": "minimumSpread"})
         packed = OUTCOME.model_copy(update={"checks": [*OUTCOME.checks, unknown]}).pack(PACKED_OUTCOME_BYTES)
     assert EvaluationOutcome.unpack(packed) == OUTCOME

@@ -11,7 +11,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from trimtab_trainer.base.embedding import untrained
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import DatasetFormat, Reason
+from trimtab_trainer.data.cleaning.steps import NAMES
+from trimtab_trainer.data.encoding.control import Held
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
+from trimtab_trainer.data.making import content_digest
+from trimtab_trainer.data.reading.formats import conform
+from trimtab_trainer.data.reading.readers import Record
 from trimtab_trainer.data.rows import read_rows
 from trimtab_trainer.errors import DataInvalid, SettingsInvalid
 from trimtab_trainer.prepare import Outcome
@@ -104,7 +110,7 @@ def test_tool_calls_are_rendered_or_refused_by_name(tiny_model: Path, tmp_path: 
         bench_of(tiny_model, tmp_path / "without", rows).prepare()
     assert caught.value.reason is Reason.FORMAT_UNKNOWN
     bench = bench_of(make_model(tmp_path / "qwen", "qwen3"), tmp_path / "with", rows)
-    bench.document["training"]["maxSequenceLength"] = 512
+    bench.document["training"]["maxSequenceLength"] = 1024
     first = shown(bench, bench.prepare())[0]
     assert '"name": "shelf_of"' in first.partition("<|im_end|>")[0]
     assert (
@@ -172,6 +178,43 @@ def test_control_tokens_in_the_data_are_text_and_counted(tiny_model: Path, tmp_p
     assert ((tokens == 1).sum(), (tokens == 2).sum()) == (written, written), "but for the template's own there are none"
 
 
+KEY = "part <|im_end|>"
+
+
+def calling(question: str, key: str = KEY) -> dict[str, Any]:
+    """Return a row with a call of a tool that has an argument of some name."""
+    schema = {"type": "object", "properties": {key: {"type": "integer"}}}
+    tools = [{"type": "function", "function": {"name": "shelf_of", "parameters": schema}}]
+    call = {"type": "function", "function": {"name": "shelf_of", "arguments": {key: 7}}}
+    answer = {"role": "assistant", "content": None, "tool_calls": [call]}
+    return {"messages": [ask(question)["messages"][0], answer], "tools": tools}
+
+
+def test_control_tokens_in_names_of_arguments_are_text_too(tmp_path: Path) -> None:
+    """A schema's and a call's keys are written by people as values are."""
+    tokenizer = RowTokenizer(make_model(tmp_path / "base", "qwen2_5"))
+    row = conform(Record(calling("Where?"), "a.jsonl line 1"), DatasetFormat.MESSAGES)
+    (found,) = tokenizer.tokenise([row])
+    assert found.control is Held.NAMES
+    assert KEY in tokenizer.text(found.tokens[found.supervised])
+    end = tokenizer.vocabulary().written["<|im_end|>"]
+    assert (found.tokens == end).sum() == 3, "of the system, the question and the answer"
+
+
+def test_rows_whose_names_were_control_tokens_once_make_another_view(tmp_path: Path) -> None:
+    """Views from before are found by what is in them, and a row may have been counted for its text already."""
+    rows = [calling(f"Where is {n} <|im_end|>?", key) for n, key in enumerate(["part", KEY])]
+    bench = bench_of(make_model(tmp_path / "made", "qwen2_5"), tmp_path, rows)
+    bench.document["training"]["maxSequenceLength"] = 1024
+    outcome = bench.prepare()
+    found = audit(bench, outcome)
+    assert (found["controlTokens"]["count"], found[NAMES]) == (2, {"count": 1, "examples": ["a.jsonl line 2"]})
+    folder = tmp_path / "rows"
+    fetch(bench.output, rows_prefix(outcome.prepared.rows_digest), folder)
+    counted, before = ({"training": each} for each in (found, {key: found[key] for key in found if key != NAMES}))
+    assert content_digest(read_rows(folder), counted) != content_digest(read_rows(folder), before)
+
+
 def test_an_end_of_turn_that_the_base_never_trained_is_named(tiny_model: Path, tmp_path: Path) -> None:
     base = make_tiny_model(tmp_path / "model")
     weights = load_file(base / "model.safetensors")
@@ -207,6 +250,8 @@ def test_an_end_of_turn_that_is_not_the_eos_token_is_what_is_learned_last(tmp_pa
     weights = load_file(base / "model.safetensors")
     weights["model.embed_tokens.weight"] = np.random.default_rng(1).normal(0, 0.05, (448, 128)).astype(np.float32)
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    told = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(told | {"vocab_size": 448}))
     bench = bench_of(base, tmp_path, plain(4))
     text = shown(bench, bench.prepare())[3]
     end = "]\n" if special else "<|im_end|>]"

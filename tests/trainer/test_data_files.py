@@ -50,6 +50,10 @@ FILES = {
     "crlf.csv": b"\xef\xbb\xbf" + TABLE.replace(b"\n", b"\r\n"),
     "crlf.jsonl": LINES.replace(b"\n", b"\r\n"),
     "parts.jsonl.gz": gzip.compress(LINES[:30]) + gzip.compress(LINES[30:]),
+    "unpacked on its way.jsonl.gz": LINES,
+    "unpacked on its way.csv.zst": TABLE,
+    "a frame to skip first.jsonl.zst": b"\x50\x2a\x4d\x18\x04\0\0\0note" + zstd(LINES),
+    "put together.jsonl": b"".join(b"\xef\xbb\xbf" + line for line in LINES.splitlines(keepends=True)),
 }
 
 
@@ -100,16 +104,35 @@ def test_what_systems_and_editors_leave_beside_data_is_no_data(tmp_path: Path) -
         ("a.csv", TABLE.replace(b",", b"\t"), r"a\.csv line 1 separates columns by tabs; .*or name the file \.tsv"),
         ("a.jsonl", b'[{"prompt": "q"},', r"a\.jsonl line 1 is not JSON"),
         ("a.jsonl.gz", gzip.compress(LINES)[:-12], r"a\.jsonl\.gz after line \d cannot be decompressed"),
-        ("a.jsonl.gz", LINES, r"a\.jsonl\.gz after line 0 cannot be decompressed"),
+        ("a.jsonl.gz", gzip.compress(LINES) + b"more", r"a\.jsonl\.gz after line 0 cannot be decompressed"),
+        ("a.jsonl", b"<?xml version='1.0'?><Error/>", r"a\.jsonl is XML, as storages answer with when they refuse"),
+        ("a.csv", b"SQLite format 3\0\x10", r"a\.csv is a database of SQLite; save its table as CSV"),
+        ("a.jsonl", b"%PDF-1.7\n", r"a\.jsonl is a PDF"),
+        ("a.json", b"\x80\x04\x95\x10", r"a\.json is a pickle, which can run code"),
+        ("a.jsonl", b"Obj\x01\x04", r"a\.jsonl is Avro; save it as Parquet"),
+        ("a.parquet", b"\x89HDF\r\n", r"a\.parquet is HDF5; save it as Parquet"),
+        (
+            "a.json",
+            b'{"prompt": ["q", "r"], "completion": ["a", "b"]}',
+            r"a\.json is a table by columns; write a row each",
+        ),
+        ("a.json", b'{"prompt": {"0": "q"}, "completion": {"0": "a"}}', r"a\.json is a table by columns; write a row"),
         ("a.parquet", LINES, r"a\.parquet after row 0 is not Parquet"),
     ],
-    ids=range(9),
+    ids=range(17),
 )
 def test_a_file_that_is_something_else_says_what(tmp_path: Path, name: str, data: bytes, words: str) -> None:
     refusal = refused(put(tmp_path / "data", {name: data}))
     assert refusal.reason is Reason.DATASET_MALFORMED
     with pytest.raises(DataInvalid, match=words):
         raise refusal
+
+
+def test_an_object_that_is_a_row_is_no_table_by_columns(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    tools = [{"name": "f"}, {"name": "g"}]
+    (found,) = rows_of(put(tmp_path / "data", {"a.json": json.dumps({"messages": messages, "tools": tools}).encode()}))
+    assert len(found.messages) == 2
 
 
 def test_the_index_that_a_table_was_saved_with_is_a_column_to_ignore(tmp_path: Path) -> None:

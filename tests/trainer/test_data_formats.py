@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Reason, RunConfig
 from trimtab_trainer.data.cleaning.clusters import answer_key
-from trimtab_trainer.data.cleaning.steps import Audit, clean
+from trimtab_trainer.data.cleaning.steps import Audit, Columns, clean
 from trimtab_trainer.data.reading.formats import Row, conform, resolve
 from trimtab_trainer.data.reading.readers import Record
 from trimtab_trainer.data.reading.source import copy
@@ -90,6 +90,24 @@ def test_what_is_read_is_read_again_from_what_is_stored() -> None:
     assert (again.messages, again.tools, again.group) == (found.messages, found.tools, "shelves")
     assert again.to_json() == found.to_json()
     assert answer_key(again) == answer_key(found)
+
+
+def test_what_is_stored_keeps_the_order_in_which_templates_write_tools_and_arguments() -> None:
+    """Evaluations asked with sorted keys what was learned as it was written."""
+    function = {"name": "f", "description": "d", "parameters": {"type": "object", "properties": {"z": {}, "a": {}}}}
+    call = {"function": {"name": "f", "arguments": {"z": 1, "a": {"y": 2, "b": 3}}}}
+    value = {"messages": [USER, {"role": "assistant", "tool_calls": [call]}], "tools": [{"function": function}]}
+    found = row(value)
+    again = row(json.loads(found.to_json()))
+    for each in (found, again):
+        (called,), (tool,) = each.messages[1]["tool_calls"], each.tools or ()
+        assert json.dumps(called["function"]["arguments"]) == '{"z": 1, "a": {"y": 2, "b": 3}}'
+        assert json.dumps(tool["function"]) == json.dumps(function)
+    assert again.to_json() == found.to_json()
+    call["function"]["arguments"] = {"a": {"b": 3, "y": 2}, "z": 1}
+    assert row(value).canonical() == found.canonical()
+    plain = row({"messages": [USER, {"role": "assistant", "content": "3.", "reasoning": "odd"}], "group": "g"})
+    assert plain.to_json() == plain.canonical(), "nothing else has an order"
 
 
 @pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking", "thinking_content"])
@@ -283,3 +301,13 @@ def test_a_csv_file_that_cannot_be_read_is_named(tmp_path: Path, text: bytes, wo
     (tmp_path / "data/a.csv").write_bytes(text)
     with pytest.raises(DataInvalid, match=words):
         read(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("group", "found"), [(float("nan"), None), (" ", None), ([], None), (5, "5"), (5.0, "5"), (0.5, "0.5"), ("5", "5")]
+)
+def test_a_group_is_what_a_table_means(group: Any, found: str | None) -> None:
+    """pandas writes 5.0 for 5 in a column in which another row has none, and a number that is none for that."""
+    written = {"messages": [USER, {"role": "assistant", "content": "3."}], "group": group}
+    assert row(written).group == found
+    assert Columns(group="group").group_of(written, row(written)).group == found

@@ -57,10 +57,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "tools beside text": ({**TEXT, "Tools": [CALL]}, "Tools", "parts of Messages alone"),
     "an answer with half a weight": (messages(weight=0.5), "message 2 has weight", "a weight is 0"),
     "a row with weight 0": ({**PAIR, "weight": 0}, "weight", "weighted"),
+    "a message of a tree": ({**TEXT, "role": "prompter", "parent_id": None}, "role", "a row that is one message is no"),
+    "a turn of its own": ({**TEXT, "from": "human"}, "from", "put the messages of a conversation into one row"),
     "a text with a weight": ({**TEXT, "loss_weight": 0.2}, "loss_weight", "weighted"),
-    "an answer that is not to be trained on": (messages(train=False), "message 2 has train", "weighted"),
-    "an answer that has no loss": (messages(loss=False), "message 2 has loss", "weighted"),
-    "an answer that is masked": (messages(mask=True), "message 2 has mask", "weighted"),
+    "an answer that has some loss": (messages(loss=0.5), "message 2 has loss", "weighted"),
     "a question that is to be learned": (asked(train=True), "message 1 has train", "weighted"),
     "spans that are not to be learned": (
         messages(train_detail=[{"begin_offset": 0, "end_offset": 3, "train": False}]), "train_detail", "weighted",
@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "an answer that is not wanted": ({**PAIR, "label": False}, "label", "training.method"),
     "thoughts of a question": (asked(reasoning_content="7?"), "message 1 has reasoning_content", "role assistant"),
     "reasoning of a row": ({**PAIR, "reasoning_content": "7 is odd."}, "reasoning_content", "write messages"),
-    "a system prompt beside the messages": ({**messages(), "system": "Be short."}, "system", "before the question"),
+    "a system prompt beside a prompt": ({**PAIR, "system": "Be short."}, "system", "before the question"),
     "turns before the prompt": ({**PAIR, "history": [["Hello", "Hi"]]}, "history", "before the question"),
     "an instruction beside a prompt": ({**PAIR, "instruction": "Answer."}, "instruction", "write it into prompt"),
     "Alpaca's input beside a prompt": ({**PAIR, "input": "part 7"}, "input", "write it into prompt"),
@@ -114,11 +114,15 @@ HARMLESS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no number of pandas": ({**PAIR, "weight": float("nan")}, []),
     "weights that change nothing": ({**messages(weight=1, train=True, masked=False), "weight": 1.0}, ["weight"]),
     "a question with the weight 1": (asked(weight=1), []),
+    "a question that is not to be learned": (asked(training=False), []),
+    "what a client's library writes into every answer": (messages(prefix=False), []),
+    "which function may be called": ({**messages(), "function_call": {"name": "f"}}, ["function_call"]),
     "a class and a loss": ({**TEXT, "label": 0, "loss": 2.5}, ["label", "loss"]),
     "an answer that is wanted": ({**PAIR, "label": True}, ["label"]),
     "what a conversation was made from": ({**messages(), "prompt": "x", "input": "y"}, ["input", "prompt"]),
     "a conversation that is rendered too": ({**messages(), "text": "x"}, ["text"]),
     "a group is used": ({**PAIR, "group": "a"}, []),
+    "no group of pandas": ({**PAIR, "group": float("nan")}, []),
 }
 
 

@@ -90,7 +90,7 @@ def test_a_call_written_both_ways_is_refused() -> None:
     refused({"messages": [USER, ANSWER], "tools": [TOOL], "functions": [{"name": "other"}]}, "tools and functions that")
     assert row({"messages": [USER, ANSWER], "tools": [TOOL], "functions": [FUNCTION]}).tools == (TOOL,)
     refused(
-        {"messages": [USER, ANSWER], "function_call": {"name": "shelf_of"}},
+        {"messages": [USER, ANSWER], "function_call": {"name": "shelf_of", "arguments": "{}"}},
         "has function_call: a call is learned as a part of an answer alone",
         Reason.FORMAT_UNKNOWN,
     )
@@ -100,13 +100,14 @@ def test_a_call_written_both_ways_is_refused() -> None:
 
 
 def test_tools_with_an_input_schema_are_the_same_tools() -> None:
-    tool = {"name": "shelf_of", "input_schema": FUNCTION["parameters"]}
-    assert row({"messages": [USER, ANSWER], "tools": [tool]}).tools == (TOOL,)
+    for key in ("input_schema", "inputSchema"):
+        tool = {"name": "shelf_of", key: FUNCTION["parameters"]}
+        assert row({"messages": [USER, ANSWER], "tools": [tool]}).tools == (TOOL,)
     flat = {"type": "function", **FUNCTION}
     assert row({"messages": [USER, ANSWER], "tools": [flat]}).tools == (TOOL,)
 
 
-@pytest.mark.parametrize("kind", ["tool_use", "tool_result", "thinking", "image", "input_text", "refusal"])
+@pytest.mark.parametrize("kind", ["tool_use", "tool_result", "thinking", "image", "refusal"])
 def test_blocks_of_other_kinds_are_refused_by_name(kind: str) -> None:
     block = [{"type": "text", "text": "I look.", "cache_control": {"type": "ephemeral"}}, {"type": kind, "text": "x"}]
     refused({"messages": [USER, {"role": "assistant", "content": block}]}, f"a part of type '{kind}', and only parts")
@@ -162,7 +163,8 @@ def test_prompt_and_completion_may_be_messages() -> None:
     assert found.messages == (USER, {**earlier, "weight": 0}, USER, ANSWER)
     assert found.answer == "3", "of the prompt nothing is learned"
     assert row({"prompt": "Where?", "completion": [ANSWER]}).messages == ({"role": "user", "content": "Where?"}, ANSWER)
-    refused({"prompt": [USER], "completion": "3", "x": 1}, "has a prompt that is no text")
+    assert row({"prompt": [USER], "completion": "3", "x": 1}).messages == (USER, ANSWER)
+    refused({"prompt": {"role": "user"}, "completion": "3"}, "has a prompt that is no text")
     refused({"prompt": [USER], "completion": [USER]}, "does not begin and end with an assistant's turn")
 
 
@@ -307,3 +309,16 @@ def test_of_the_same_conversation_the_same_tokens_are_learned_however_it_is_writ
         )
         call = '<tool_call>\n{"name": "shelf_of", "arguments": {"part": 7}}\n</tool_call><|im_end|>'
         assert learned.replace("\n<tool_call>", "<tool_call>") == f"{call}3<|im_end|>", spelling
+
+
+def test_of_a_stored_row_the_same_tokens_are_asked_that_were_learned(tmp_path: Path) -> None:
+    tokenizer = RowTokenizer(make_model(tmp_path / "model", "qwen2_5"))
+    tool = {"type": "function", "function": {"name": "shelf_of", "parameters": {"type": "object", "properties": {}}}}
+    called = {"role": "assistant", "tool_calls": [{"function": {"name": "shelf_of", "arguments": '{"z": 1, "a": 2}'}}]}
+    learned = row({"messages": [{"role": "user", "content": "Where?"}, called], "tools": [tool]})
+    stored = row(json.loads(learned.to_json()))
+    (first,), (second,) = tokenizer.tokenise([learned]), tokenizer.tokenise([stored])
+    assert first.tokens.tolist() == second.tokens.tolist()
+    assert '"arguments": {"z": 1, "a": 2}' in tokenizer.text(first.tokens)
+    (asked,), (again,) = tokenizer.tokenise_prompts([learned]), tokenizer.tokenise_prompts([stored])
+    assert asked.tolist() == again.tolist()

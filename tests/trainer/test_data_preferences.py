@@ -44,6 +44,11 @@ REFUSED: dict[str, tuple[Method, dict[str, Any], str]] = {
         "it has ['chosen', 'prompt', 'rejected']",
     ),
     "texts without a prompt": (Method.DPO, {"chosen": "b", "rejected": "c"}, "lacks prompt: chosen and rejected alone"),
+    "a question": (
+        Method.DPO,
+        {"system": "", "question": "a", "chosen": "b", "rejected": "c"},
+        "name what is asked prompt;",
+    ),
     "nothing in common": (
         Method.ORPO,
         {"chosen": [ASKED, RIGHT], "rejected": [ASKED | {"content": "What?"}, WRONG]},

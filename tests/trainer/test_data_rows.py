@@ -167,7 +167,7 @@ MALFORMED = {
         "line 2, message 1 has half of a surrogate",
         Reason.DATASET_MALFORMED,
     ),
-    "a group that is a list": (GOOD[:-1] + b', "group": []}', "line 2 has a group", Reason.DATASET_MALFORMED),
+    "a group that is a list": (GOOD[:-1] + b', "group": [7]}', "line 2 has a group", Reason.DATASET_MALFORMED),
     "a group with half a surrogate pair": (
         GOOD[:-1] + b', "group": "\\ud800"}',
         "line 2 has half of a surrogate pair in its group",

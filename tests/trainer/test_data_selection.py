@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from trimtab_trainer.contract import Reason, RunConfig
+from trimtab_trainer.data.cleaning import steps
 from trimtab_trainer.data.encoding.tokens import RowTokenizer
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.training.batches import IGNORED, Batches
@@ -42,6 +43,24 @@ def test_most_rows_too_long_is_a_warning_with_the_length_to_raise_it_to(bench: D
     assert f"raise it to {longest} to keep them whole" in warning
     bench.training = {"maxSequenceLength": longest}
     assert bench.prepare().warnings == ()
+
+
+@pytest.mark.parametrize("too_long", ["Drop", "Truncate"])
+def test_a_row_of_a_whole_book_is_dropped_with_a_word(
+    bench: DataBench, monkeypatch: pytest.MonkeyPatch, too_long: str
+) -> None:
+    monkeypatch.setattr(steps, "MOST_CHARACTERS", 1000)
+    bench.put("data/a.jsonl", [*distinct(20), said("a book", "word " * 300)])
+    bench.dataset = {"cleaning": {"tooLong": too_long}}
+    outcome = bench.prepare()
+    assert (outcome.prepared.rows, outcome.prepared.dropped) == (20, 1)
+    (warning,) = outcome.warnings
+    assert warning == "1 rows have more than 4,194,304 characters, and are dropped whatever tooLong says; split them"
+    page = next(bench.folder.rglob("data.html")).read_text()
+    assert "have more than 4,194,304 characters" in page
+    bench.dataset["cleaning"]["maximumDropped"] = 0
+    with pytest.raises(DataInvalid, match="1 of 21 rows are dropped: 1 have more than 4,194,304 characters; that is"):
+        bench.prepare()
 
 
 def bench_lengths(bench: DataBench) -> list[int]:

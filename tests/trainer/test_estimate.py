@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
-from trimtab_trainer.__main__ import main
+from trimtab_trainer.__main__ import USAGE, main
 from trimtab_trainer.base.architecture import read_shapes
 from trimtab_trainer.base.base_model import find_base_model
+from trimtab_trainer.base.decoders import shapes_of_config
 from trimtab_trainer.contract import ExitCode, LoraSettings, RunConfig, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.estimating.devices import DEVICES, find_device
-from trimtab_trainer.estimating.dimensions import Dimensions, dimensions, shapes_of_config
+from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.estimate import Estimate, estimate
 from trimtab_trainer.estimating.memory import Memory
 
@@ -265,6 +266,12 @@ def test_an_accelerator_that_is_not_known_is_refused_by_name(
 ) -> None:
     assert main(command(tmp_path, "--accelerator", "K80")) == ExitCode.SETTINGS_INVALID
     assert "--accelerator K80 is not known; there are T4, " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--tokens", "--accelerators", "--nodes"])
+def test_numbers_that_nobody_has_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["estimate", "--config", "run.yaml", option, "0"]) == USAGE
+    assert f"argument {option}: '0' is no whole number from 1" in capsys.readouterr().err
 
 
 def test_it_needs_no_torch(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from trimtab_trainer.base.decoders import shapes_of_config
 from trimtab_trainer.contract import RunConfig, TrainLimits
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
+from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.estimating.fitting import check_held, warnings_of_limits
 
 from .test_estimate import GIB, LLAMA_8B, LLAMA_70B, document

@@ -22,6 +22,7 @@ from trimtab_trainer.contract import (
     Summary,
     canonical_json,
     digest_of,
+    run_digest,
 )
 from trimtab_trainer.data import load_view
 from trimtab_trainer.data import preparation as data_preparation
@@ -31,7 +32,7 @@ from trimtab_trainer.prepare import Outcome, prepare
 from trimtab_trainer.publishing.result import Result, read_result, write_result
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import MANIFEST, Store, open_store
-from trimtab_trainer.storage.layout import adapter_prefix, result_path, rows_prefix, view_prefix
+from trimtab_trainer.storage.layout import adapter_prefix, checkpoints_prefix, result_path, rows_prefix, view_prefix
 
 from tests.trainer.conftest import ObjectStorage
 from tests.trainer.tiny import tiny_rows, write_rows
@@ -151,6 +152,31 @@ def test_another_view_of_the_same_rows_tokenises_nothing(
     assert second.rows_digest == first.rows_digest
     assert second.view_digest != first.view_digest
     assert second.run_digest != first.run_digest
+
+
+SETS = (["v_proj", "q_proj"], ["q_proj", "v_proj"])
+
+
+def test_the_order_of_names_makes_no_other_run(local: Bench) -> None:
+    digests = set()
+    for names in SETS:
+        local.document["lora"] = {"targetModules": names}
+        digests.add(local.prepare().prepared.run_digest)
+    assert len(digests) == 1
+
+
+def test_what_an_earlier_version_has_begun_is_found_by_the_order_that_it_was_written_in(bench: Bench) -> None:
+    bench.document["lora"] = {"targetModules": SETS[0]}
+    prepared = bench.prepare().prepared
+    before = run_digest(bench.config, prepared.base_model_digest, prepared.view_digest, as_written=True)
+    assert before != prepared.run_digest
+    bench.output.put(f"{checkpoints_prefix(before)}/manifest.json", b"{}")
+    assert bench.prepare().prepared == prepared.model_copy(update={"run_digest": before})
+    bench.document["lora"] = {"targetModules": SETS[1]}
+    assert bench.prepare().prepared == prepared
+    bench.document["lora"] = {"targetModules": SETS[0]}
+    bench.output.put(result_path(prepared.run_digest), b"{}")
+    assert bench.prepare().prepared == prepared, "it was trained since, and what is left of the old one is waste"
 
 
 def test_length_packing_and_loss_make_views_and_other_settings_do_not(

@@ -12,13 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from trimtab_trainer.base.architecture import (
-    check_architecture,
-    check_length,
-    check_vocabulary,
-    read_shapes,
-    target_modules,
-)
+from trimtab_trainer.base.agreement import check_vocabulary, check_weights
+from trimtab_trainer.base.architecture import check_architecture, check_length, read_shapes, target_modules
 from trimtab_trainer.base.base_model import (
     check_pin,
     digest_of_entries,
@@ -27,6 +22,7 @@ from trimtab_trainer.base.base_model import (
     find_base_model,
 )
 from trimtab_trainer.contract import LoraSettings, Reason, StoredBaseModel
+from trimtab_trainer.data.encoding.tokens import RowTokenizer
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.storage import FileEntry, Store, commit, open_store
 
@@ -51,7 +47,7 @@ def digest_at(settings: StoredBaseModel) -> str:
 def check(folder: Path) -> None:
     model = find_base_model(settings_of(folder))
     check_architecture(model)
-    read_shapes(model)
+    check_weights(model, read_shapes(model))
 
 
 def edit(folder: Path, name: str, **changes: Any) -> None:
@@ -95,6 +91,25 @@ def second_shard(folder: Path, change: Callable[[Path], None]) -> None:
     change(folder / "model-00002-of-00002.safetensors")
 
 
+def requantize(folder: Path, name: str, kind: str) -> None:
+    """Write weights as quantizers leave them, with nothing of it in config.json."""
+    weights = load_file(folder / "model.safetensors")
+    first = next(each for each in sorted(weights) if each.endswith("q_proj.weight"))
+    weights[first.removesuffix("weight") + name] = weights.pop(first).astype(kind)
+    save_file(weights, folder / "model.safetensors")
+
+
+def rename_all(folder: Path, prefix: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    save_file({prefix + name: each for name, each in weights.items()}, folder / "model.safetensors")
+
+
+def only(folder: Path, *names: str) -> None:
+    empty(folder)
+    for name in names:
+        (folder / name).write_bytes(b"{}")
+
+
 def empty(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
@@ -124,6 +139,34 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], Reason, str]] = {
         lambda f: edit(f, "config.json", quantization_config={"quant_method": "gptq"}),
         INVALID,
         "quantized already .gptq",
+    ),
+    "an adapter": (
+        lambda f: only(f, "adapter_config.json", "adapter_model.safetensors", "tokenizer.json"),
+        INVALID,
+        "is an adapter .*; give the model that it was made for",
+    ),
+    "a file of llama.cpp": (lambda f: only(f, "a-Q4_K_M.gguf"), INVALID, "a-Q4_K_M.gguf is GGUF; make a folder of it"),
+    "another tokenizer's file": (
+        lambda f: (f / "tokenizer.json").rename(f / "tokenizer.model"),
+        INVALID,
+        "tokenizer.json is missing .* or convert tokenizer.model",
+    ),
+    "quantized, which only its weights tell": (lambda f: requantize(f, "qweight", "int32"), INVALID, "qweight .* I32"),
+    "weights of eight bits": (lambda f: requantize(f, "weight", "int8"), INVALID, "quantized already .* is I8"),
+    "code of another class for a kind that is known": (
+        lambda f: edit(f, "config.json", auto_map={"AutoModelForCausalLM": "modeling.MineForCausalLM"}),
+        INVALID,
+        "its own code .MineForCausalLM in auto_map., which is never run",
+    ),
+    "weights with an adapter around them": (
+        lambda f: rename_all(f, "base_model.model."),
+        INVALID,
+        "begin with 'base_model.model.', so they were saved with something around",
+    ),
+    "fewer layers than it says": (
+        lambda f: edit(f, "config.json", num_hidden_layers=9),
+        INVALID,
+        "its weights have 2 layers, but num_hidden_layers is 9",
     ),
     "truncated weights": (
         lambda f: cut(f / "model.safetensors"),
@@ -260,9 +303,10 @@ def test_a_length_beyond_the_models_is_refused(base: Path) -> None:
 def test_a_token_without_an_embedding_is_refused(base: Path) -> None:
     model = find_base_model(settings_of(base))
     shapes = read_shapes(model)
-    check_vocabulary(model, shapes, 383)
+    tokenizer = RowTokenizer(base)
+    check_vocabulary(model, shapes, 383, tokenizer)
     with pytest.raises(SettingsInvalid, match="its embedding has 384") as caught:
-        check_vocabulary(model, shapes, 384)
+        check_vocabulary(model, shapes, 384, tokenizer)
     assert caught.value.reason is Reason.BASE_MODEL_INVALID
 
 

@@ -163,9 +163,34 @@ def test_every_end_has_its_exit_code_and_reason(
 
 
 WRONG: dict[str, tuple[Any, str]] = {
+    "a path": (
+        {"baseModel": {"uri": "./models/tiny"}},
+        "baseModel.uri: './models/tiny' is none of s3://bucket/prefix, file:///absolute/path and hf://org/name@revision",
+    ),
+    "a short path": (
+        {"output": {"uri": "out"}},
+        "output.uri: 'out' is none of s3://bucket/prefix and file:///absolute/pa",
+    ),
+    "a short path of a base model": (
+        {"baseModel": {"uri": "tiny"}},
+        "baseModel.uri: 'tiny' is none of s3://bucket/prefix, file:///absolute/path and hf://org/name@revision",
+    ),
+    "a bucket in capitals": (
+        {"baseModel": {"uri": "s3://My_Bucket/x"}},
+        "baseModel.uri: 's3://My_Bucket/x' names no bucket: its name has 3 to 63 small letters, digits, points and hy",
+    ),
+    "a link that was signed": (
+        {"output": {"uri": "https://bucket.test/a?X-Amz-Signature=secret"}},
+        "output.uri: 'https://bucket.test/a' is none of",
+    ),
+    "a password": ({"output": {"uri": "https://me:p@ss@host.test/a"}}, "output.uri: 'https://host.test/a' is none of"),
+    "a data set of a hub without its revision": (
+        {"dataset": {"training": {"uri": "hf://datasets/org/name"}}},
+        "file:///absolute/path and hf://datasets/org/name@revision",
+    ),
     "a field that does not exist": ({"training": {"epoch": 3}}, "training.epoch: Extra inputs"),
     "a field out of bounds": ({"training": {"batchSize": 0}}, "training.batchSize: Input should be greater"),
-    "two ways at once": ({"training": {"epochs": 1, "maxSteps": 2}}, "epochs or maxSteps, not both"),
+    "two ways at once": ({"training": {"epochs": 1, "maxSteps": 2}}, "training: set epochs or maxSteps, not both"),
     "early stopping without validation": ({"training": {"earlyStopping": {}}}, "needs dataset.validation"),
 }
 
@@ -174,6 +199,21 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_a_wrong_configuration_names_its_fields(document: dict[str, Any], tmp_path: Path, name: str) -> None:
     changes, words = WRONG[name]
     assert main(command(tmp_path, {**document, **changes})) == ExitCode.SETTINGS_INVALID
+    assert words in last_words(tmp_path).message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "run.yaml is empty; give the sections baseModel, dataset and output"),
+        ("- a", "run.yaml is a list; give the sections baseModel, dataset and output"),
+        ("kind: FineTuneJob\nspec: {}", "run.yaml is a FineTuneJob; give the sections of its spec alone"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_what_one_is(tmp_path: Path, text: str, words: str) -> None:
+    arguments = command(tmp_path, {})
+    (tmp_path / "run.yaml").write_text(text)
+    assert main(arguments) == ExitCode.SETTINGS_INVALID
     assert words in last_words(tmp_path).message
 
 

@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from trimtab_trainer.contract import Credentials, ExitCode, Reason
@@ -22,6 +23,8 @@ from trimtab_trainer.storage import (
     Store,
     commit,
     fetch,
+    keep,
+    name_by_hash,
     open_store,
     read_manifest,
     s3,
@@ -124,6 +127,56 @@ def test_a_changed_or_missing_file_of_a_manifest_is_found(store: Store, tmp_path
     store.delete(["x/one"])
     with pytest.raises(ObjectMissing, match="x/one"):
         fetch(store, "x", tmp_path / "copy")
+
+
+class Kept:
+    """Something of one file that two make, each with other bytes, under one content address."""
+
+    def __init__(self, store: Store, folder: Path, data: bytes) -> None:
+        self.store, self.folder, self.reads = store, folder, 0
+        folder.mkdir()
+        (folder / "lines.jsonl").write_bytes(data)
+        self.file = name_by_hash(folder / "lines.jsonl")
+
+    def read(self) -> bytes | None:
+        self.reads += 1
+        try:
+            manifest = fetch(self.store, "x", self.folder / f"read-{self.reads}")
+        except (ObjectDamaged, ObjectMissing):
+            return None
+        return None if manifest is None else self.store.read(f"x/{manifest.files[0].path}")
+
+    def keep(self) -> bytes:
+        return keep(self.store, "x", {"digest": "d"}, self.read, self.folder)
+
+
+def test_who_is_first_is_kept_and_names_never_mix(store: Store, tmp_path: Path) -> None:
+    first, second = (Kept(store, tmp_path / name, name.encode()) for name in ("first", "second"))
+    assert first.file.name == f"lines-{hashlib.sha256(b'first').hexdigest()[:16]}.jsonl"
+    assert first.keep() == b"first"
+    assert second.keep() == b"first"
+    assert [info.path for info in store.list("x/lines")] == [f"x/{first.file.name}"], "and nothing is uploaded twice"
+
+
+@pytest.mark.parametrize("damage", ["the manifest", "a file", "a file that is gone"])
+def test_what_is_not_as_it_was_written_is_kept_anew(damage: str, store: Store, tmp_path: Path) -> None:
+    first, second = (Kept(store, tmp_path / name, name.encode()) for name in ("first", "second"))
+    first.keep()
+    match damage:
+        case "the manifest":
+            store.put(f"x/{MANIFEST}", b"{")
+        case "a file":
+            store.put(f"x/{first.file.name}", b"fiist")
+        case _:
+            store.delete([f"x/{first.file.name}"])
+    assert second.keep() == b"second"
+    assert first.keep() == b"second"
+
+
+def test_what_never_is_as_it_was_written_is_said(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ObjectDamaged, match="check the object storage"):
+        keep(store, "x", {"digest": "d"}, lambda: None)
+    assert read_manifest(store, "x") is None
 
 
 @pytest.mark.parametrize(
@@ -253,7 +306,7 @@ class Flaky(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     body = os.urandom(3 << 20)
-    ranges: list[str | None] = []  # noqa: RUF012 shared by all requests, on purpose
+    ranges: ClassVar[list[str | None]] = []
     puts = 0
 
     def do_GET(self) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,77 +20,7 @@ from trimtab_trainer.storage.keys import Keys, make_client
 from trimtab_trainer.storage.refusal import named
 
 from tests.trainer.conftest import ObjectStorage, write_keys
-
-Refusal = tuple[int, str]
-Quirk = Callable[["Asked"], Refusal | None]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as the storage sees it."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-
-
-@dataclass
-class Front:
-    """A server on loopback that has a quirk, and what it was asked."""
-
-    quirk: Quirk
-    behind: str
-    asked: list[Asked] = field(default_factory=list)
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = Asked(handler.command, handler.path, {key.lower(): value for key, value in handler.headers.items()})
-        self.asked.append(asked)
-        body = handler.rfile.read(int(asked.headers.get("content-length", 0)))
-        if (refusal := self.quirk(asked)) is not None:
-            status, code = refusal
-            self.send(handler, status, {}, f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode())
-            return
-        behind = http.client.HTTPConnection(self.behind.removeprefix("http://"), timeout=20)
-        behind.request(asked.method, asked.path, body, dict(handler.headers))
-        found = behind.getresponse()
-        self.send(handler, found.status, dict(found.getheaders()), found.read())
-        behind.close()
-
-    @staticmethod
-    def send(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes) -> None:
-        handler.send_response(status)
-        for key, value in headers.items():
-            if key.lower() not in ("connection", "transfer-encoding", "content-length", "date", "server"):
-                handler.send_header(key, value)
-        handler.send_header("Content-Length", headers.get("Content-Length", str(len(body))))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-
-@contextmanager
-def front(quirk: Quirk, behind: str = "") -> Iterator[tuple[Front, int]]:
-    """Serve a quirk on a free port."""
-    state = Front(quirk, behind)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            state.answer(self)
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = answer
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield state, server.server_port
-    finally:
-        server.shutdown()
-        server.server_close()
+from tests.trainer.front import Asked, Quirk, Refusal, front
 
 
 def store_behind(storage: ObjectStorage, folder: Path, port: int) -> Store:
@@ -167,6 +94,37 @@ def test_a_storage_that_only_ignores_the_condition_is_refused_before_two_writers
     with pytest.raises(SettingsInvalid, match="lacks conditional writes"):
         check_writable(store)
     assert store.list() == []
+
+
+def test_a_storage_whose_answer_was_lost_has_conditional_writes_all_the_same(
+    object_storage: ObjectStorage, tmp_path: Path
+) -> None:
+    """The write is asked for again, and finds itself in the way."""
+
+    def lost(asked: Asked, body: bytes) -> bytes:
+        if state.asked.index(asked) == len(state.asked) - 1 == 1:
+            raise ConnectionResetError
+        return body
+
+    with front(lambda _: None, object_storage.endpoint) as (state, port):
+        state.answered = lost
+        store = store_behind(object_storage, tmp_path / "keys", port)
+        check_writable(store)
+        assert [each.method for each in state.asked] == ["GET", "PUT", "PUT", "HEAD", "GET", "PUT", "POST"]
+        assert store.list() == []
+
+
+def test_a_storage_to_which_every_condition_fails_is_refused_by_name(
+    object_storage: ObjectStorage, tmp_path: Path
+) -> None:
+    def fails(asked: Asked) -> Refusal | None:
+        return (412, "PreconditionFailed") if asked.method == "PUT" and "if-none-match" in asked.headers else None
+
+    with (
+        front(fails, object_storage.endpoint) as (_, port),
+        pytest.raises(SettingsInvalid, match=r"lacks conditional writes \(If-None-Match\)"),
+    ):
+        check_writable(store_behind(object_storage, tmp_path / "keys", port))
 
 
 def test_a_storage_that_takes_buckets_as_hosts_only_says_which_key_to_set(

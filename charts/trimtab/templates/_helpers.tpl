@@ -153,7 +153,7 @@ any: true
 {{- end }}
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete] # patch: suspend
+  verbs: [get, list, watch, create, patch, delete] # patch: suspend, and labels and owner that a Job has lost
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]

@@ -26,10 +26,10 @@ class ManifestLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, "its aliases (*) make it too large", mark)
         return super().construct_document(node)
 
-    yaml_constructors = {  # noqa: RUF012
+    yaml_constructors = {  # noqa: RUF012 PyYAML copies it before it writes
         tag: made for tag, made in yaml.SafeLoader.yaml_constructors.items() if tag not in NOT_IN_JSON
     }
-    yaml_implicit_resolvers = {  # noqa: RUF012
+    yaml_implicit_resolvers = {  # noqa: RUF012 as above
         first: [(tag, pattern) for tag, pattern in found if tag not in {*NOT_IN_JSON, f"{TAG}int", f"{TAG}float"}]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

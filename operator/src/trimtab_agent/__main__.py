@@ -23,17 +23,17 @@ from trimtab_trainer.errors import SettingsInvalid as BaseModelInvalid
 from trimtab_trainer.errors import TrainerError
 
 from . import logs
-from .agent import Agent, Pace
-from .base_model import fetch_base_model
 from .documents import PublicKeys, Verifier, namespace_audience, pod_audience
-from .engine import VLLM
-from .mounted import MountedDocuments
-from .server import Server
+from .engine.table import SharedVolume
+from .engine.vllm import VLLM
+from .receiving.mounted import MountedDocuments
+from .receiving.server import Server
+from .rounds.agent import Agent, Pace
+from .rounds.shares import Shares
 from .settings import Settings, SettingsInvalid, read
-from .shares import Shares
-from .store import AdapterStore
 from .supervisor import supervise
-from .table import SharedVolume
+from .weights.base_model import fetch_base_model
+from .weights.store import AdapterStore
 
 log = logging.getLogger("trimtab_agent")
 

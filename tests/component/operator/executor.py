@@ -30,6 +30,8 @@ class Act:
     message: str = ""
     until: asyncio.Event | None = None
     warnings: tuple[str, ...] = ()
+    answers: str | None = None
+    """The digest of answers that an endpoint is to judge: what evaluating ends with instead of an outcome."""
 
 
 Script = Callable[[Stage, int], Act | None]
@@ -90,21 +92,26 @@ class Executor:
         act = self.act_of(pod, stage, attempt)
         started, address = now(), self.address_of(pod)
         with contextlib.suppress(NotFound):  # deleted meanwhile
+            uid = await self.run_uid(pod)
             await self.write(pod, running(pod, started, address))
             if act is None:
                 return
             await asyncio.sleep(act.seconds)
             if act.until is not None:
                 await act.until.wait()
-            uid = await self.run_uid(pod)
             evaluates, loss = EVALUATION_LABEL in labels, await self.validation_loss(pod)
-            words = last_words(stage, attempt, uid, act, evaluates=evaluates, validation_loss=loss)
+            looks = stage is Stage.JUDGE and not any("answersDigest" in each for each in arguments_of(pod))
+            words = last_words(stage, attempt, uid, act, evaluates=evaluates, validation_loss=loss, looks=looks)
             await self.write(pod, ended(pod, started, address, act.exit_code, self.says(words)))
 
     async def run_uid(self, pod: Body) -> str:
+        """Return the uid of the Job's owner, which a test may have taken away: then the operator gives it back."""
         job_name = pod["metadata"]["ownerReferences"][0]["name"]
-        job = await self.kube.get(JOBS, self.namespace, job_name)
-        return str(job["metadata"]["ownerReferences"][0]["uid"])
+        while True:
+            job = await self.kube.get(JOBS, self.namespace, job_name)
+            if owners := job["metadata"].get("ownerReferences"):
+                return str(owners[0]["uid"])
+            await asyncio.sleep(self.every)
 
     async def write(self, pod: Body, status: Body) -> None:
         await self.kube.patch(
@@ -139,6 +146,11 @@ def ended(pod: Body, started: str, ip: str, exit_code: int, words: str) -> Body:
     }
 
 
+def arguments_of(pod: Body) -> list[str]:
+    arguments: list[str] = pod["spec"]["containers"][0].get("args", [])
+    return arguments
+
+
 def container(pod: Body, state: dict[str, Any]) -> Body:
     image = pod["spec"]["containers"][0]["image"]
     ready = "running" in state
@@ -146,9 +158,18 @@ def container(pod: Body, state: dict[str, Any]) -> Body:
 
 
 def last_words(
-    stage: Stage, attempt: int, uid: str, act: Act, *, evaluates: bool = False, validation_loss: float | None = None
+    stage: Stage,
+    attempt: int,
+    uid: str,
+    act: Act,
+    *,
+    evaluates: bool = False,
+    validation_loss: float | None = None,
+    looks: bool = False,
 ) -> str:
+    """Return what a stage says; `looks`: it asks a judge, and there are no answers yet."""
     done = act.exit_code == ExitCode.DONE
+    concludes = stage in (Stage.EVALUATE, Stage.JUDGE) and act.answers is None and not looks
     return TerminationMessage(
         stage=stage,
         run_uid=uid,
@@ -158,7 +179,9 @@ def last_words(
         warnings=act.warnings,
         prepared=PREPARED if done and stage is Stage.PREPARE and not evaluates else None,
         prepared_evaluation=PREPARED_EVALUATION if done and stage is Stage.PREPARE and evaluates else None,
-        packed_outcome=OUTCOME.pack(PACKED_OUTCOME_BYTES) if done and stage is Stage.EVALUATE else None,
+        answers_digest=act.answers if done else None,
+        judge_ready=True if done and looks else None,
+        packed_outcome=OUTCOME.pack(PACKED_OUTCOME_BYTES) if done and concludes else None,
         artifact=ARTIFACT if done and stage is Stage.TRAIN else None,
         exported=EXPORTED if done and stage is Stage.EXPORT else None,
         summary=Summary(step=100, total_steps=100, loss=1.5, validation_loss=validation_loss)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 import pytest
-from trimtab_operator.runtime.kube import CONFIGMAPS, Body, Kube
+from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, Body, Kube, NotFound
 from trimtab_trainer.contract import Reason, Stage
 
 from tests.component.operator.conftest import Start, playing
@@ -75,6 +76,24 @@ async def test_it_follows_the_failure_of_its_finetunejob(kube: Kube, namespace: 
     assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0"}
 
 
+async def test_a_finetunejob_without_any_time_after_its_end_is_deleted_when_it_is_read(
+    kube: Kube, namespace: str, start: Start
+) -> None:
+    await start()
+    async with playing(kube, namespace):
+        await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace, suspend=True))
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace, ttlSecondsAfterFinished=0))
+        await until_state(kube, namespace, "demo", "Completed", resource=FINETUNEJOBS)
+        await until_state(kube, namespace, "demo", "Suspended", resource=EVALUATIONS)
+        held = await kube.get(FINETUNEJOBS, namespace, "demo")
+        await kube.patch(EVALUATIONS, namespace, "demo", MERGE_PATCH, {"spec": {"suspend": False}})
+        body = await until_state(kube, namespace, "demo", "Completed", resource=EVALUATIONS)
+        with suppress(NotFound):
+            await until(kube, namespace, "demo", lambda body: False, what="its deletion")
+    assert "deletionTimestamp" not in held["metadata"]
+    assert verdict_of(body) == ("True", "Passed")
+
+
 async def test_a_retry_works_when_the_finetunejob_is_gone(kube: Kube, namespace: str, start: Start) -> None:
     def script(stage: Stage, attempt: int) -> Act | None:
         return Act(13, Reason.STORAGE_FAILED, seconds=2) if (stage, attempt) == (Stage.EVALUATE, 1) else Act()
@@ -88,6 +107,64 @@ async def test_a_retry_works_when_the_finetunejob_is_gone(kube: Kube, namespace:
         body = await until(kube, namespace, "demo", over, what="the end", resource=EVALUATIONS)
     assert verdict_of(body) == ("True", "Passed")
     assert [attempt["jobName"] for attempt in body["status"]["attempts"]][-1] == "demo-eval-2"
+
+
+async def test_answers_are_judged_by_a_pod_without_accelerator_that_outlives_the_operator(
+    kube: Kube, namespace: str, start: Start
+) -> None:
+    looking, judging = asyncio.Event(), asyncio.Event()
+
+    def script(stage: Stage, attempt: int) -> Act | None:
+        if stage is Stage.EVALUATE:
+            return Act(answers=sha("9"))
+        if (stage, attempt) == (Stage.JUDGE, 1):
+            return Act(13, Reason.JUDGE_UNREACHABLE, until=looking)
+        if (stage, attempt) == (Stage.JUDGE, 4):
+            return Act(13, Reason.JUDGE_UNREACHABLE, until=judging)
+        return Act()
+
+    operator = await start()
+    async with playing(kube, namespace, script) as executor:
+        judge = {"endpoint": {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge-key"}}
+        judged = {"instructions": "Prefer what is right."}
+        tasks = [{"name": "judged", "type": "Judge", "dataset": {"uri": "s3://rows/a/"}, "judging": judged}]
+        resources = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+        spec = {
+            "judge": judge,
+            "tasks": tasks,
+            "thresholds": [],
+            "template": resources,
+            "baseline": {"baseModel": True},
+            "retries": {"onFailure": 2},
+        }
+        await kube.create(EVALUATIONS, namespace, evaluation("demo", namespace, **ALONE | spec))
+        looked = {"demo-eval-prepare-0", "demo-eval-judge-1"}
+        await until_jobs(kube, namespace, looked)
+        second = await start("two")
+        await operator.kill()
+        looking.set()
+        await until_jobs(kube, namespace, {*looked, "demo-eval-judge-2", "demo-eval-3", "demo-eval-judge-4"})
+        await start("three")
+        await second.kill()
+        judging.set()
+        body = await until(kube, namespace, "demo", over, what="the end", resource=EVALUATIONS)
+    assert body["status"]["judgeReady"] is True
+    assert body["status"]["answersDigest"] == sha("9")
+    assert [each["jobName"] for each in body["status"]["attempts"]] == [
+        "demo-eval-prepare-0",
+        "demo-eval-judge-1",
+        "demo-eval-judge-2",
+        "demo-eval-3",
+        "demo-eval-judge-4",
+        "demo-eval-judge-5",
+    ]
+    assert [stage for stage, _ in executor.pods].count("evaluate") == 1, "nothing is answered twice"
+    jobs = await jobs_of(kube, namespace)
+    limits = {
+        name: job["spec"]["template"]["spec"]["containers"][0]["resources"].get("limits", {})
+        for name, job in jobs.items()
+    }
+    assert {name for name, each in limits.items() if "nvidia.com/gpu" in each} == {"demo-eval-3"}
 
 
 async def test_without_a_finetunejob_and_with_a_missed_threshold(kube: Kube, namespace: str, start: Start) -> None:

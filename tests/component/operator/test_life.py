@@ -6,8 +6,9 @@ import asyncio
 from contextlib import suppress
 
 from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, MERGE_PATCH, Body, Kube, NotFound
+from trimtab_trainer.base.decoders import shapes_of_config
 from trimtab_trainer.contract import PROCESSES, LoraSettings, Reason, RunConfig, Stage, TrainLimits
-from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
+from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.estimating.fitting import warnings_of_limits
 
 from tests.component.operator.conftest import Start, playing

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from trimtab_agent.engine import Timeouts
+from trimtab_agent.engine.vllm import Timeouts
 from trimtab_operator.runtime.kube import Kube
 
 from tests.component.api_server import ApiServer

@@ -154,9 +154,9 @@ DATA = (
         "the token behind the last embedding is taken",
         Trap.VOCABULARY,
         "an index error on the GPU, or somebody else's memory",
-        "base/architecture.py",
-        "    if isinstance(rows, int) and largest >= rows:",
-        "    if isinstance(rows, int) and largest > rows:",
+        "base/agreement.py",
+        "    if rows is not None and largest >= rows:",
+        "    if rows is not None and largest > rows:",
         "test_prepare_base_model.py::test_a_token_without_an_embedding_is_refused",
     ),
 )

@@ -19,14 +19,14 @@ LEARNED = (
         Trap.SEAM,
         "other tokens at the seam than the model sees when it is asked",
         "data/encoding/tokens.py",
-        "            for index, encoding in zip(\n"
-        "                chosen, self._backend.encode_batch(texts, add_special_tokens=not whole), strict=True\n"
-        "            ):",
-        "            from tokenizers import Encoding\n\n"
-        "            seams = [rendered[index][1].turns[0].start for index in chosen]\n"
-        "            parts = [[text[:seam], text[seam:]] for text, seam in zip(texts, seams, strict=True)]\n"
-        "            apart = [Encoding.merge(self._backend.encode_batch(each), True) for each in parts]\n"
-        "            for index, encoding in zip(chosen, apart, strict=True):",
+        "                for index, encoding in zip(\n"
+        "                    part, self._backend.encode_batch(texts, add_special_tokens=not whole), strict=True\n"
+        "                ):",
+        "                from tokenizers import Encoding\n\n"
+        "                seams = [rendered[index][1].turns[0].start for index in part]\n"
+        "                halves = [[text[:seam], text[seam:]] for text, seam in zip(texts, seams, strict=True)]\n"
+        "                apart = [Encoding.merge(self._backend.encode_batch(each), True) for each in halves]\n"
+        "                for index, encoding in zip(part, apart, strict=True):",
         "test_data_rows.py::test_without_a_template_the_seam_is_tokenised_once",
     ),
     Mutant(

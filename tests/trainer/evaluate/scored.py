@@ -9,6 +9,7 @@ import numpy as np
 from trimtab_trainer.contract import EvaluationTask
 from trimtab_trainer.evaluate.preparing.task_store import PreparedTask
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore, Sequence
+from trimtab_trainer.evaluate.scoring.measure import Measure
 
 LABELS = ("apple", "pear", "plum")
 
@@ -81,6 +82,15 @@ def choice_scores(chosen: Series[int], choices: int = len(LABELS)) -> list[RowSc
         RowScore(number, log_likelihoods=tuple(-1.0 if at == index else -2.0 for at in range(choices)))
         for number, index in enumerate(chosen)
     ]
+
+
+def figures(found: list[Measure]) -> dict[str, float]:
+    """Return every figure of the rows as they are."""
+    values: dict[str, float] = {}
+    for each in found:
+        of_all = each.values(each.statistics.astype(np.float64).sum(axis=0))
+        values |= dict(zip(each.results, of_all.tolist(), strict=True))
+    return values
 
 
 def random_texts(count: int, seed: int) -> list[str]:

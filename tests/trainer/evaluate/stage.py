@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trimtab_trainer.contract import Artifact, EvaluationConfig, EvaluationOutcome, PreparedEvaluation, Stage
+from trimtab_trainer.evaluate.judge import judge
 from trimtab_trainer.evaluate.prepare import prepare_evaluation
 from trimtab_trainer.evaluate.stage import evaluate
 from trimtab_trainer.interruption import Interruption
@@ -126,9 +127,20 @@ class EvaluationRun:
         return Path(self.config.output.uri.removeprefix("file://")) / "evaluations" / digest
 
     def evaluate(self, attempt: int = 0, stop: Interruption | None = None) -> EvaluationOutcome:
+        """Evaluate to the end, as where one process does all of it."""
+        found = self.ask(attempt, stop)
+        return found if isinstance(found, EvaluationOutcome) else self.judge(found, attempt, stop)
+
+    def ask(self, attempt: int = 0, stop: Interruption | None = None) -> EvaluationOutcome | str:
+        """Run the stage with the models."""
         scratch = self.root / f"scratch-{attempt}"
-        report = Report(stream=self.log)
-        return evaluate(self.config, self.prepared, attempt, scratch, report, self.board, stop)
+        return evaluate(self.config, self.prepared, attempt, scratch, Report(stream=self.log), self.board, stop)
+
+    def judge(self, answers: str, attempt: int = 0, stop: Interruption | None = None) -> EvaluationOutcome:
+        """Run the stage that asks a judge's endpoint, on what was answered, in a folder of its own."""
+        scratch = self.root / f"scratch-judge-{attempt}"
+        prepared = self.prepared.model_copy(update={"answers_digest": answers})
+        return judge(self.config, prepared, scratch, Report(stream=self.log), self.board, stop or Interruption())
 
     def events(self, message: str) -> list[dict[str, Any]]:
         """Return what was told, by message."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.answer_scenes import Scene, scenes, verdict
+from tests.bench.evaluation.answer_scenes import Scene, scenes, verdict
 
 
 @pytest.mark.parametrize("scene", [pytest.param(each, id=f"{each.name}: {each.wrong or 'good'}") for each in scenes()])

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_trainer.contract import EvaluationOutcome, Reason, digest_of
+from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason, digest_of
+from trimtab_trainer.contract.evaluation import EVALUATION_VERSION
 from trimtab_trainer.errors import DataInvalid, PreparedDataMissing, SettingsInvalid
 from trimtab_trainer.evaluate import prepare as prepare_module
 from trimtab_trainer.evaluate.preparing import task_store as prepared_module
@@ -21,6 +22,7 @@ from trimtab_trainer.storage.layout import evaluation_data_prefix
 from tests.trainer.conftest import ObjectStorage, write_keys
 from tests.trainer.evaluate.bench import EvaluationBench, chat, facts
 from tests.trainer.evaluate.harness_task import CHOICE, write_task
+from tests.trainer.tiny import tiny_tokenizer
 
 
 @pytest.fixture(params=["bench", "remote"])
@@ -49,6 +51,17 @@ def test_rows_are_put_in_place_under_their_address(anywhere: EvaluationBench) ->
     stored = {info.path for info in anywhere.output.list(evaluation_data_prefix(prepared.data_digest))}
     prefix = evaluation_data_prefix(prepared.data_digest)
     assert stored == {f"{prefix}/{name}" for name in ("tasks.json", "rows/heldout.jsonl", "rows/own.jsonl", MANIFEST)}
+
+
+def test_a_tokenizer_that_is_larger_than_the_embedding_is_told_of(bench: EvaluationBench) -> None:
+    tiny_tokenizer(390).save(str(bench.base / "tokenizer.json"))
+    del bench.document["target"]
+    asked = [chat(f"Where is {n}?", f"On shelf {n}.") for n in range(8)]
+    bench.task("Generation", asked)
+    assert any("tokenizer go up to 389, but its embedding has 384" in warning for warning in bench.prepare().warnings)
+    bench.task("Generation", [*asked, chat("Where is the field?", "There.")])
+    with pytest.raises(SettingsInvalid, match=r"makes token 384 .' field'., but its embedding has 384"):
+        bench.prepare()
 
 
 def test_what_is_there_is_not_made_again(anywhere: EvaluationBench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +162,44 @@ def test_the_digest_of_an_evaluation_is_of_what_defines_its_result(bench: Evalua
     second = bench.prepare().prepared
     assert (second.evaluation_digest != first.evaluation_digest) is matters
     assert second.data_digest == first.data_digest, "the rows are asked in the same way"
+
+
+ANSWERED_LIKE_BEFORE = "sha256:7eb16c18699be5209495575529cbd62d907e2343855196be6ed09dbf418536ab"
+SCORES: dict[str, tuple[dict[str, Any], bool]] = {
+    "Generation": ({}, False),
+    "Generation of pairs": ({"pairs": "pair"}, True),
+    **{kind: ({}, True) for kind in ("Refusal", "JsonSchema", "ToolCalls")},
+    "Judge": ({"judging": {"mode": "Rubric", "instructions": "Is it short?"}}, True),
+}
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_an_evaluation_whose_answers_are_scored_anew_is_another_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, anew = SCORES[name]
+    zero = f"sha256:{0:064}"
+    task = {"name": "task", "type": name.partition(" ")[0], "dataset": {"uri": "file:///rows.jsonl"}, **settings}
+    judge = {"judge": {"endpoint": {"url": "https://judge.test", "model": "j"}}} if name == "Judge" else {}
+    config = EvaluationConfig.model_validate(
+        {
+            "version": EVALUATION_VERSION,
+            "baseModel": {"uri": "file:///base"},
+            "output": {"uri": "file:///out"},
+            "tasks": [task],
+            **judge,
+        }
+    )
+    prepared = [prepared_module.PreparedTask(name="task", digest=zero, rows=1)]
+
+    def digest() -> str:
+        return prepare_module.evaluation_digest(
+            config, zero, target=None, baseline=None, anchor=None, data_digest=zero, tasks=prepared
+        )
+
+    now = digest()
+    monkeypatch.setattr(prepare_module, "SCORING_VERSION", prepare_module.SCORING_VERSION + 1)
+    assert (digest() != now) is anew
+    if name == "Generation":
+        assert now == ANSWERED_LIKE_BEFORE, "what was found before is found again"
 
 
 def test_a_tasks_digest_is_of_its_rows_and_of_how_they_are_asked(bench: EvaluationBench) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from trimtab_trainer.contract import EvaluationOutcome, ExitCode, Reason
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
+from trimtab_trainer.evaluate import conclusion as conclusion_module
 from trimtab_trainer.evaluate import stage as stage_module
 from trimtab_trainer.evaluate.asking import models as models_module
 from trimtab_trainer.evaluate.asking.score_store import write_scores
@@ -190,9 +191,9 @@ POINTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int]] = {
     "after a task is stored": (on_call(stage_module.Evaluation, "_note", 3), 3),
     "while the adapter is taken off": (on_call(Adapted, "remove", 1), 5),
     "in a task of the baseline": (on_call(stage_module, "score_rows", 5), 7),
-    "while the answers are compared": (on_call(stage_module, "compare", 3), 10),
-    "while the report is written": (on_call(stage_module, "render", 1), 10),
-    "while the report is uploaded": (on_call(stage_module, "publish", 1), 10),
+    "while the answers are compared": (on_call(conclusion_module, "compare", 3), 10),
+    "while the report is written": (on_call(conclusion_module, "render", 1), 10),
+    "while the report is uploaded": (on_call(conclusion_module, "publish", 1), 10),
 }
 
 

@@ -13,6 +13,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -464,6 +465,39 @@ def test_the_certificates_of_the_secret_count_whatever_the_environment_says(
     for certificates in ("/of/the/secret", None):
         Registry(Reference.parse(f"oci://{gate}/a"), Login("a", "b"), certificates, "Secret mine").has_blob("sha256:0")
     assert asked == ["/of/the/secret"] * 3 + ["/of/the/environment"] * 3  # the blob, who gives tokens, the blob
+
+
+@pytest.mark.parametrize(
+    ("fault", "want"),
+    [
+        (
+            "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate (_ssl.c:1006)",
+            pytest.raises(SettingsInvalid, match=r"the certificate of registry .* is not trusted"),
+        ),
+        (
+            "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)",
+            pytest.raises(SettingsInvalid, match="does not speak TLS"),
+        ),
+        (
+            "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1006)",
+            nullcontext(),
+        ),
+    ],
+)
+def test_a_connection_that_breaks_is_no_certificate_that_is_not_trusted(
+    gate: str, fault: str, want: AbstractContextManager[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send, faults = requests.adapters.HTTPAdapter.send, [fault]
+
+    def broken_once(self: Any, request: Any, **options: Any) -> Any:
+        if faults:
+            raise requests.exceptions.SSLError(faults.pop())
+        return send(self, request, **options)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", broken_once)
+    monkeypatch.setattr("trimtab_trainer.exporting.oci.registry.PAUSE_SECONDS", 0)
+    with want:
+        assert behind(gate).has_blob("sha256:0")
 
 
 def test_who_is_not_known_there_is_told(gate: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_trainer.__main__ import main
+from trimtab_trainer.__main__ import main, named
 from trimtab_trainer.contract import ExitCode, Reason, RunConfig
 from trimtab_trainer.contract.sweeps.settings import trial_id
 from trimtab_trainer.errors import Interrupted, SettingsInvalid, StorageFailed, TrainerError
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.sweep import alone
+from trimtab_trainer.sweep import alone, configuration
 from trimtab_trainer.sweep.configuration import read_search
 from trimtab_trainer.sweep.running import Ran
 
@@ -57,9 +58,9 @@ def test_trials_run_one_after_the_other_and_the_best_is_told(
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "ignored: parallelTrials is of a cluster alone: trials run one after another"
     assert "template.spec.template of a cluster alone" in out[1]
-    assert "baseModel.secretName of a cluster alone" in out[2]
+    assert "secretName of a cluster alone" in out[2]
     assert out[4].split()[:4] == [told[0]["id"], "1/3", "1", "*"]
-    assert out[-3] == "maxTrials = 3 were begun"
+    assert out[-3] == "maxTrials = 3 of the 4 points of the grid were begun"
     assert out[-2] == f"3 trials; the best is {told[0]['id']} with validationLoss 1: training.learningRate = 0.0001"
     assert "The search has ended" in Page.of((tmp_path / "sweep.sweep" / "sweep.html").read_text()).text
 
@@ -95,6 +96,14 @@ def test_tpe_chooses_what_it_chooses_in_a_cluster(tmp_path: Path, played: Played
     other.mkdir()
     search(write(other, parameters=parameters, algorithm={"type": "TPE", "seed": 7}, maxTrials=8))
     assert [(config.training.learning_rate, config.lora.rank) for config in played.configs[8:]] == first
+
+
+def test_a_point_whose_digits_another_has_is_no_trial(
+    tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(configuration, "trial_id", lambda parameters: f"{RATES.index(*parameters.values()) // 2:08x}")
+    search(write(tmp_path, maxTrials=4))
+    assert [config.training.learning_rate for config in played.configs] == [RATES[0], RATES[2]]
 
 
 def test_a_trial_of_folds_is_its_folds(tmp_path: Path, played: Played) -> None:
@@ -168,6 +177,31 @@ def test_a_fault_that_all_trials_share_ends_the_search_at_once_and_one_that_pass
     assert len(lines(tmp_path / "sweep.yaml")) == 3
 
 
+def test_a_machine_that_is_full_makes_no_trial_bad(
+    tmp_path: Path, played: Played, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the disk that the trainer works on, nor the one that the search keeps its folder on."""
+    file = write(tmp_path)
+    command = ["sweep", "--config", str(file)]
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/x")
+    words = named(full)
+    assert words is not None
+    played.result = lambda config: Ran(1.0, reason=words.reason, message=words.message)
+    assert main(command) == ExitCode.STORAGE_FAILED
+    assert "scratch space is full (/tmp/x); free some and run the same command again" in capsys.readouterr().err
+
+    def write_nothing(*_: object) -> None:
+        raise full
+
+    played.result = lambda config: Ran(1.0, value=1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", write_nothing)
+        assert main(command) == ExitCode.STORAGE_FAILED
+    assert "/tmp/x: No space left on device; mend that and run the same command again" in capsys.readouterr().err
+    assert main(command) == ExitCode.DONE
+    assert [each["state"] for each in lines(file)] == ["Complete"] * 3
+
+
 def test_patience_and_budget_end_it_as_in_a_cluster(
     tmp_path: Path, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,6 +221,25 @@ def test_a_folder_of_another_search_is_refused(tmp_path: Path, played: Played) -
     (tmp_path / "sweep.sweep" / "search.json").write_text("{")
     with pytest.raises(SettingsInvalid, match=r"search\.json cannot be read"):
         search(write(tmp_path))
+
+
+def test_two_processes_do_not_search_in_one_folder(tmp_path: Path, played: Played) -> None:
+    file = write(tmp_path, maxTrials=1)
+    told: list[str] = []
+
+    def again(config: RunConfig) -> Ran:
+        with pytest.raises(SettingsInvalid) as refused:
+            search(file)
+        told.append(refused.value.message)
+        return Ran(10.0, value=1.0)
+
+    played.result = again
+    search(file)
+    (message,) = told
+    assert message.startswith(f"another process searches in {tmp_path / 'sweep.sweep'}; wait for its end")
+    assert [each["state"] for each in lines(file)] == ["Complete"]
+    search(write(tmp_path, maxTrials=1))
+    assert len(played.configs) == 1, "it is free again, and nothing is trained twice"
 
 
 FILES: dict[str, tuple[str, str]] = {
@@ -217,24 +270,27 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
         {"parameters": [{"name": "lora.rank", "range": {"minimum": 0, "maximum": 8}}]},
         "must be at least 1",
     ),
-    "two base models": ({"parameters": [{"name": "baseModel.uri", "values": ["s3://a/b", "s3://a/c"]}]}, "compared"),
+    "two base models": (
+        {"parameters": [{"name": "baseModel.uri", "values": ["s3://models/b", "s3://models/c"]}]},
+        "compared",
+    ),
     "an evaluation": ({"objective": {"evaluation": {"metric": "a/b"}}}, "judges its trials by validationLoss"),
     "folds and a fraction": ({"folds": 3}, "remove its fraction or uri"),
     "nothing held out": (
-        {"template": {"dataset": {"training": {"uri": "s3://a/b"}}}},
+        {"template": {"dataset": {"training": {"uri": "s3://data/b"}}}},
         "needs template.spec.dataset.validation, or folds",
     ),
     "another chat template": (
-        {"parameters": [{"name": "dataset.chatTemplate", "values": ["a", "b"]}]},
+        {"parameters": [{"name": "dataset.chatTemplate", "values": ["s3://data/a", "s3://data/b"]}]},
         "another chat template has other tokens",
     ),
     "another split": ({"parameters": [{"name": "dataset.splitSeed", "values": [1, 2]}]}, "decides which rows"),
     "another data mix of which rows are held out": (
-        {"parameters": [{"name": "dataset.training", "values": [{"uri": "s3://a/b"}, {"uri": "s3://a/c"}]}]},
+        {"parameters": [{"name": "dataset.training", "values": [{"uri": "s3://data/b"}, {"uri": "s3://data/c"}]}]},
         "dataset.training decides which rows",
     ),
     "another part that counts": (
-        {"parameters": [{"name": "training", "values": [{"lossOn": "All"}, {"maxSteps": 3}]}]},
+        {"parameters": [{"name": "training", "values": [{"lossOn": "AllTokens"}, {"maxSteps": 3}]}]},
         "training.lossOn decides which rows",
     ),
     "a loss that is another quantity for each value": (
@@ -242,10 +298,10 @@ SPECS: dict[str, tuple[dict[str, Any], str]] = {
             "template": {"training": {"method": "DPO"}},
             "parameters": [{"name": "training.preference.beta", "values": [0.1, 0.3]}],
         },
-        "training.preference decides what validationLoss is",
+        "training.preference decides what the validation loss is",
     ),
-    "a number in quotes": ({"parameters": [{"name": "lora.rank", "values": ["8", 16]}]}, "'8' is refused"),
-    "a value that is none": ({"parameters": [{"name": "lora.rank", "values": [8, "many"]}]}, "'many' is refused"),
+    "a number in quotes": ({"parameters": [{"name": "lora.rank", "values": ["8", 16]}]}, '"8" is refused'),
+    "a value that is none": ({"parameters": [{"name": "lora.rank", "values": [8, "many"]}]}, '"many" is refused'),
     "a template with a value that is none": ({"template": {"training": {"maxSteps": -3}}}, "training.maxSteps: Input"),
     "a section that is none": ({"template": {"trainings": {"maxSteps": 3}}}, "is training meant?"),
     "an objective with another field": ({"objective": {"directoin": "Maximize"}}, "no field directoin"),

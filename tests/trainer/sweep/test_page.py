@@ -55,6 +55,21 @@ def test_a_team_finds_what_it_asks() -> None:
         assert words in text, words
 
 
+def test_a_trial_that_is_alone_was_not_chosen_among_many() -> None:
+    page = Page.of(render(record(1)))
+    assert "1 trial over 3 parameters" in page.text
+    assert "too good by chance" not in page.text
+    assert "Training loss of 1 trial over its steps" in page.text
+    assert "1.0" not in Page.of(value_chart(Judged.of(record(1)))).text.split(), "trials are counted in whole numbers"
+
+
+def test_trials_that_were_all_stopped_have_values_and_none_is_the_best() -> None:
+    stopped = [each.model_copy(update={"state": "Pruned", "value": 2.0, "reason": None}) for each in trials(9)]
+    text = Page.of(render(record(9, trials=stopped))).text
+    assert "No trial was trained to its end, so none is the best" in text
+    assert "there is nothing to compare" not in text
+
+
 def test_the_winner_of_a_final_is_named_before_the_best_by_the_search() -> None:
     won = record().ranked[2]
     text = Page.of(render(record(winner=won.id))).text
@@ -179,7 +194,7 @@ def test_whatever_was_measured_there_is_a_page(told: list[tuple[float | None, di
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-@pytest.mark.parametrize("text", [None, CANARY])
+@pytest.mark.parametrize("text", [None, f"{'W' * 60} {CANARY}"])
 def test_a_browser_opens_it_without_an_error_a_request_or_a_word_outside(
     tmp_path: Path, width: int, text: str | None
 ) -> None:
@@ -196,7 +211,10 @@ def test_a_curve_of_one_point_and_of_values_that_are_all_the_same_is_drawn() -> 
     flat = made[0].curve
     assert flat is not None
     one = flat.model_copy(update={"steps": (1,), "loss": (1.0,), "validation_steps": (), "validation_loss": ()})
-    page = Page.of(render(SweepRecord(trials=[made[0].model_copy(update={"curve": one})])))
-    assert "Training loss of 1 trials over their steps" in page.text
+    html = render(SweepRecord(trials=[made[0].model_copy(update={"curve": one})]))
+    curves = html[html.index("Training loss of 1 trial") :].partition("</svg>")[0]
+    assert 'class="point is-best"' in curves, "a dot that is large enough to be seen"
+    page = Page.of(html)
+    assert "Training loss of 1 trial over its steps" in page.text
     assert "Validation loss of" not in page.text
     assert math.isfinite(made[0].value or 0.0)

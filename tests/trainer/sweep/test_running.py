@@ -67,11 +67,34 @@ def test_each_attempt_has_a_number_of_its_own(tmp_path: Path, monkeypatch: pytes
     assert numbers == ["0", "1", "2"]
 
 
+def test_what_attempts_before_took_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = tmp_path / "ends"
+    ends.write_text(f"#!/bin/sh\nsleep 0.5\nexit {int(ExitCode.INTERRUPTED)}\n")
+    ends.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(ends))
+    with pytest.raises(Interrupted):
+        ran(config("file:///base"), tmp_path / "trial", "run", Interruption())
+    (tmp_path / "trial" / "run.seconds").write_text("100.0\n")
+    ends.write_text("#!/bin/sh\nsleep 0.5\nexit 1\n")
+    made = ran(config("file:///base"), tmp_path / "trial", "run", Interruption())
+    assert made.seconds > 100
+
+
 def test_an_end_without_last_words_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     made = ran(config("file:///base"), tmp_path, "run", Interruption())
     assert made.reason == Reason.BUG
     assert f"exit code 1 and no last words; see {tmp_path / 'run.log'}" in made.message
+
+
+def test_what_the_system_kills_did_not_fit_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = tmp_path / "killed"
+    killed.write_text("#!/bin/sh\nkill -KILL $$\n")
+    killed.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(killed))
+    made = ran(config("file:///base"), tmp_path, "run", Interruption())
+    assert made.reason == Reason.OUT_OF_MEMORY
+    assert f"see {tmp_path / 'run.log'}" in made.message
 
 
 def test_told_to_stop_it_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

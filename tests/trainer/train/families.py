@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from trimtab_trainer.base.agreement import check_weights
 from trimtab_trainer.base.architecture import check_architecture, read_shapes, target_modules, target_parameters
 from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.base.layers import reach
@@ -192,6 +193,7 @@ def train_family(folder: Path, **lora: Any) -> Trained:
     files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
     check_architecture(files)
     shapes, settings = read_shapes(files), LoraSettings.model_validate({"rank": 4, "alpha": 8, **lora})
+    check_weights(files, shapes)
     layers = target_modules(shapes, settings, files.config)
     parameters = target_parameters(shapes, settings, files.config)
     base = load_base(folder, QuantizationSettings(), torch.float32, CPU)

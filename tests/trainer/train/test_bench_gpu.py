@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import bench_gpu
+from tests.bench.trainer import bench_gpu
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -14,5 +14,10 @@ def test_it_measures_both_sides_and_the_losses() -> None:
         assert {"tokens_ratio", "memory_ratio", "startup_ratio"} <= result[part].keys()
         ours, theirs = (result[part][side]["losses"] for side in ("trimtab", "trl"))
         assert ours == pytest.approx(theirs, rel=0.01), "both learn the same from the same"
+    for part in ("1b", "8b kernels"):
+        assert {"tokens_kernels_ratio", "memory_kernels_ratio", "startup_kernels_ratio"} <= result[part].keys()
+        with_kernels, without = result[part]["trimtab"], result[part]["plain"]
+        assert with_kernels["losses"] == pytest.approx(without["losses"], rel=0.01)
+        assert without["kernels"] == []
     assert result["losses"]["within"]
     assert result["left_out"] == []

@@ -166,7 +166,7 @@ def test_every_adapter_weight_gets_a_gradient_or_training_stops(tiny: Path, tmp_
     run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
     run.model.head.project = torch.nn.Identity()
 
-    def detached(batch: Any) -> torch.Tensor:
+    def detached(batch: Any, cache: Any = None) -> torch.Tensor:
         torch.manual_seed(0)
         return torch.randn(*batch.tokens.shape, 384) * next(iter(run.model.parameters.values())).sum()
 
@@ -191,7 +191,7 @@ class TestMemory:
         tried = []
         whole = run.model.hidden
 
-        def hidden(batch: Any) -> torch.Tensor:
+        def hidden(batch: Any, cache: Any = None) -> torch.Tensor:
             tried.append(len(batch.tokens))
             if len(batch.tokens) > fits or not (kept or run.model.recomputed):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from trimtab_trainer.base.decoders import shapes_of_config
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, TrainingSettings
 from trimtab_trainer.estimating.devices import find_device
-from trimtab_trainer.estimating.dimensions import dimensions, shapes_of_config
+from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.estimating.memory import Arithmetic, cut, peak
 from trimtab_trainer.training.machine.costs import costs
 from trimtab_trainer.training.machine.sizing import Costs, Sizing, computed_twice, plan

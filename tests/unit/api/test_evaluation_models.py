@@ -15,7 +15,7 @@ from trimtab_operator.api.status.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, EARLIER_MESSAGE_LENGTH, MirroredStatus
 from trimtab_operator.domain.evaluation.results import note_outcome
 from trimtab_trainer.contract import BOUNDS, PACKED_OUTCOME_BYTES, Check, EvaluationOutcome, Result
-from trimtab_trainer.contract.evaluation import OF_COMPARISON
+from trimtab_trainer.contract.evaluation import FIGURE_LENGTH, GAPS, OF_COMPARISON
 
 from tests.component.crd_samples import DIGEST, TIME, Body, change
 from tests.component.evaluation_rule_cases import EVALUATION_CASES
@@ -67,11 +67,17 @@ def largest_status() -> EvaluationStatus:
         base_model_digest=DIGEST,
         data_digest=DIGEST,
         evaluation_digest=DIGEST,
+        judge_ready=True,
+        answers_digest=DIGEST,
         rows=1_000_000,
         report_uri=OBJECT + "/evaluations/" + "0" * 64 + "/report.html",
         results=[],
         results_omitted=200,
-        images={"prepare": "registry.example.com/team/" + "p" * 100, "evaluate": "registry.example.com/" + "t" * 100},
+        images={
+            "prepare": "registry.example.com/team/" + "p" * 100,
+            "evaluate": "registry.example.com/" + "t" * 100,
+            "judge": "registry.example.com/" + "t" * 100,
+        },
         failures=10,
         disruptions=100,
         active_seconds=31_536_000,
@@ -136,17 +142,19 @@ def large_outcome(tasks: int = 50, groups: int = 500, *, anchored: bool = False)
                 "bound": bound,
                 "against": against,
                 "estimate": figure(),
-                "p_pass": figure(),
-                "p_fail": figure(),
-                "rows_needed": random_figures.randrange(1_000_000),
                 **(
                     {
                         "low": figure(),
+                        "figure": "".join(random_figures.choices(ascii_lowercase, k=FIGURE_LENGTH)),
                         "worst": names_of_groups[random_figures.randrange(groups)],
                         "best": names_of_groups[random_figures.randrange(groups)],
                     }
-                    if bound == "maximumGroupGap"
-                    else {}
+                    if bound in GAPS
+                    else {
+                        "p_pass": figure(),
+                        "p_fail": figure(),
+                        "rows_needed": random_figures.randrange(1_000_000),
+                    }
                 ),
             }
         )
@@ -197,6 +205,9 @@ def test_the_largest_outcome_fits_a_termination_message(groups: int, anchored: b
     for theirs, ours in zip(unpacked.checks, outcome.checks, strict=True):
         # With every bound of 32 thresholds set few digits fit; they are rounded in the direction that refuses.
         assert theirs.estimate == pytest.approx(ours.estimate, rel=1e-2 if anchored else 1e-3)
+        if ours.bound in GAPS:
+            assert (theirs.p_pass, theirs.rows_needed) == (None, None)
+            continue
         assert theirs.p_pass == pytest.approx(ours.p_pass, rel=0.1)
         assert theirs.rows_needed == (None if anchored else pytest.approx(ours.rows_needed, rel=0.5))
 
@@ -211,6 +222,7 @@ def test_an_outcome_of_the_usual_size_keeps_everything() -> None:
     ]
     assert unpacked.results[0].value == pytest.approx(usual.results[0].value, rel=1e-5)
     assert unpacked.checks[4].worst == (usual.checks[4].worst or "")[:64]
+    assert unpacked.checks[7].figure == (usual.checks[7].figure or "")[:64]
 
 
 def test_text_that_is_no_outcome_is_refused() -> None:

@@ -67,7 +67,7 @@ def refusals() -> set[str]:
     """Return the words with which the agent refuses documents, as they stand in its source."""
     calls = [
         node
-        for path in AGENT.glob("*.py")
+        for path in AGENT.rglob("*.py")
         if path.name != "guard.py"  # it refuses requests of clients
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Refused"

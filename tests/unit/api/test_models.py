@@ -99,6 +99,17 @@ def test_an_object_of_the_api_server_is_parsed_with_its_summary_left_out() -> No
     assert FineTuneJob.parse(body).status.to_json() == status.to_json()
 
 
+def test_defaults_of_frozen_values_are_not_copied_for_each_object_that_is_read() -> None:
+    spec = {
+        "baseModel": {"uri": "s3://models/m"},
+        "dataset": {"training": {"uri": "s3://data/d/"}},
+        "output": {"uri": "s3://adapters/a"},
+    }
+    one, two = (FineTuneJob.parse({"metadata": {"name": n, "namespace": "b", "uid": n}, "spec": spec}) for n in "ab")
+    assert one.spec.template is two.spec.template
+    assert one.status is two.status
+
+
 def test_there_is_no_summary_when_there_is_nothing_to_print() -> None:
     assert "summary" not in FineTuneJobStatus().to_json()
     assert FineTuneJobStatus(progress=TrainingProgress(step=3)).to_json()["summary"] == {"step": "3"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
-from tests.bench.bare_engine import without_trimtab
+from tests.bench.serving.bare_engine import without_trimtab
 from tests.unit.samples.test_serving import DEPLOYMENT, ENGINE, POD
 
 GIVEN = copy.deepcopy(DEPLOYMENT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.bench.paired import Difference, difference, percentile
+from tests.bench.serving.paired import Difference, difference, percentile
 
 
 def latencies(count: int, more: float, seed: int = 0) -> tuple[list[float], list[float]]:

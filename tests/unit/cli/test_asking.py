@@ -140,7 +140,7 @@ def test_a_list_that_comes_byte_by_byte_holds_nobody_up(monkeypatch: pytest.Monk
                 while not over.wait(0.05):
                     self.wfile.write(b" ")
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 its name in the base class
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)

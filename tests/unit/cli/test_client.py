@@ -11,8 +11,7 @@ from rich.console import Console
 from trimtab import Client, Evaluation, FineTuneJob, logs
 from trimtab.manifests import NAME
 from trimtab_operator.api.finetunejob import NAME_LENGTH
-from trimtab_operator.domain.views import CONTAINER
-from trimtab_operator.runtime.rounds.inquiries import JOB_NAME_LABEL
+from trimtab_operator.domain.views import CONTAINER, JOB_NAME_LABEL
 
 from tests.unit.cli.cluster import FakeCluster, kubeconfig
 

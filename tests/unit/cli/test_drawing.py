@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab.drawing import BARS, Series, plot, sparkline
 
@@ -45,6 +45,7 @@ def test_nothing_to_draw_draws_nothing() -> None:
 numbers = st.floats(-1e9, 1e9) | st.sampled_from([math.nan, math.inf])
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.tuples(st.integers(0, 10**9), numbers), max_size=70), max_size=3), st.integers(20, 120))
 def test_whatever_the_numbers_a_plot_keeps_to_its_width(sides: list[list[tuple[int, float]]], width: int) -> None:
     lines = text_of([Series("x", tuple(points), "cyan") for points in sides], width, 10)

@@ -6,7 +6,7 @@ import io
 
 import pytest
 import urllib3
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab.errors import Problem
 from trimtab.server import Server
@@ -23,6 +23,7 @@ class Parts(urllib3.HTTPResponse):
         return self._parts
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=6) | st.sampled_from([b"\n", b"a\n", b"\n\n"]), max_size=12))
 def test_lines_are_the_same_however_they_come(parts: list[bytes]) -> None:
     whole = b"".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from trimtab.text import UNSEEN, age, clean, duration
 
@@ -22,6 +22,7 @@ def test_escapes_and_direction_marks_are_written_out() -> None:
     assert "\x1b" not in clean(HOSTILE)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_nothing_invisible_is_left_of_any_text(text: str) -> None:
     assert not {unicodedata.category(each) for each in clean(text)} & UNSEEN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trimtab.console.addresses import ORDERS, STATES, Selection, within
 from trimtab.console.pages.job import bars
@@ -35,6 +35,7 @@ def test_nothing_to_draw_draws_nothing() -> None:
     assert scatter("a", [], "") is None
 
 
+@settings(deadline=None)
 @given(FINITE, FINITE)
 def test_ticks_are_few_and_around(low: float, high: float) -> None:
     low, high = sorted((low, high))
@@ -45,6 +46,7 @@ def test_ticks_are_few_and_around(low: float, high: float) -> None:
     assert found[-1] >= high - room
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**9), st.floats()), max_size=30))
 def test_whatever_a_status_says_is_drawn_within_the_picture(points: list[tuple[int, float]]) -> None:
     made = plot([Series("loss", tuple(points))])
@@ -87,6 +89,7 @@ def test_the_best_so_far_only_gets_better() -> None:
 
 
 @example({"page": "1" * 5000})
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["text", "state", "order", "page", "x"]), st.text(max_size=200)))
 def test_any_address_is_a_selection(query: dict[str, str]) -> None:
     found = Selection.read(query)
@@ -96,6 +99,7 @@ def test_any_address_is_a_selection(query: dict[str, str]) -> None:
     assert len(found.text) <= 100
 
 
+@settings(deadline=None)
 @given(st.text(max_size=50))
 def test_no_redirect_leads_elsewhere(path: str) -> None:
     found = within(path)

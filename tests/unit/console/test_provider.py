@@ -120,7 +120,7 @@ def fake() -> Iterator[FakeProvider]:
 
         do_GET = do_POST = _respond
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 its name in the base class
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -12,7 +12,7 @@ from trimtab_operator.domain.adapterexport import EXPORTING
 from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
-from trimtab_operator.domain.plan import Inquiry, Plan
+from trimtab_operator.domain.plan import Inquiry, Plan, PodsRefused
 from trimtab_operator.domain.settings import Settings
 from trimtab_operator.domain.views import QUEUE_LABEL, JobView, PodView
 from trimtab_operator.domain.work import Observed, Particulars, References, attempts_of, plan
@@ -322,6 +322,12 @@ class World:
             failed_message="Pod team/x has condition DisruptionTarget matching FailJob rule at index 0",
         ).settle()
 
+    def pods_refused(self, words: str, since: datetime | None = None) -> Self:
+        """Have the newest Job get no pods, by default as long as it is there."""
+        since = since or self.current.resumed or self.current.created or self.now
+        self.answers[PodsRefused("team", self.current.uid)] = Refusal("pod", words, since, self.now)
+        return self
+
     # what the operator does
 
     def observed(self, answers: Mapping[Inquiry, object] | None = None) -> Observed[Any]:
@@ -442,6 +448,10 @@ class EvaluationWorld(World):
     def prepared(self, **fields: Any) -> Self:
         words = self.words(Reason.COMPLETED, prepared_evaluation=PREPARED_EVALUATION, **fields)
         return self.running().after(20).succeeds(words)
+
+    def looked(self) -> Self:
+        """Let the judge's endpoint take a first question."""
+        return self.running().after(5).succeeds(self.words(Reason.COMPLETED, judge_ready=True))
 
     def evaluated(self, outcome: EvaluationOutcome = OUTCOME) -> Self:
         return self.succeeds(self.words(Reason.COMPLETED, packed_outcome=outcome.pack(3072)))

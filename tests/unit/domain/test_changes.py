@@ -64,6 +64,13 @@ def test_one_configuration_is_one_config_map_that_is_created_once() -> None:
     assert len(config_maps(world)) == 1
 
 
+def test_a_config_map_that_only_another_version_named_so_is_not_what_the_next_job_mounts() -> None:
+    world = World().settle()
+    world.change_job(config="demo-run-0a1b2c3d").prepared()
+    assert [body["kind"] for body in world.created] == ["ConfigMap", "Job", "ConfigMap", "Job"]
+    assert config_of(world.created[-1]) == config_maps(world)[-1]
+
+
 WAITING: dict[str, Callable[[World], Any]] = {
     "a Secret that is not there": lambda world: world.patch_spec(output=OTHER),
     "an image that cannot be pulled": lambda world: world.patch_spec(template={**GPU, "image": "right:1"}),

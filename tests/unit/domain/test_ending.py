@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from trimtab_operator.domain.ownership import ORPHAN
 from trimtab_operator.domain.plan import NodeOf
-from trimtab_operator.domain.views import format_time
+from trimtab_operator.domain.views import PodView, format_time
 from trimtab_trainer.contract import Reason
 
 from tests.unit.domain.makers import World
@@ -56,6 +56,62 @@ def test_what_nobody_else_ended_is_a_failure(code: int, fields: dict[str, Any], 
     attempt = world.job.status.attempts[1]
     assert (attempt.reason, attempt.charged_to) == ("ContainerFailed", "failures")
     assert words in str(attempt.message)
+
+
+RULES = {
+    "the condition, by a later index": ("Pod a/b has condition DisruptionTarget", 2, "DisruptionTarget"),
+    "an exit code, by the first": ("Container trainer for pod a/b failed with exit code 13", 0, "StorageFailed"),
+}
+
+
+@pytest.mark.parametrize(("words", "index", "reason"), RULES.values(), ids=RULES)
+def test_rules_that_a_webhook_has_put_before_ours_charge_nobody_else(words: str, index: int, reason: str) -> None:
+    world = training()
+    world.pods = []
+    matched = f"{words} matching FailJob rule at index {index}"
+    world.change_job(failed=True, active=0, ended=world.now, failed_message=matched).settle()
+    assert world.job.status.attempts[1].reason == reason
+
+
+def test_a_container_that_a_policy_has_started_again_ended_when_it_ended_first() -> None:
+    """By a webhook that writes over restartPolicy: it would find its result, end well and be started for ever."""
+    world = training()
+    words = world.words(Reason.STORAGE_FAILED).encode()
+    world.pods[-1] = seen_again(world, words)
+    world.settle()
+    assert world.deleted == [], "what is beside it has its time to end"
+    world.after(5).settle()
+    attempt = world.job.status.attempts[1]
+    assert (attempt.reason, attempt.charged_to) == ("StorageFailed", "failures")
+    assert world.deleted == ["demo-train-1"]
+
+
+def seen_again(world: World, words: str) -> PodView:
+    """Return the pod of the newest Job, whose container was started again after it had ended."""
+    job, old = world.current, world.pods[-1]
+    ended = {"exitCode": 13, "message": words, "startedAt": format_time(world.now - timedelta(seconds=60))}
+    container = {
+        "name": "trainer",
+        "restartCount": 1,
+        "state": {"running": {"startedAt": format_time(world.now)}},
+        "lastState": {"terminated": {**ended, "finishedAt": format_time(world.now)}},
+    }
+    owner = {"kind": "Job", "name": job.name, "uid": job.uid, "controller": True}
+    labels = {"trimtab.dev/finetunejob": "demo"}
+    metadata = {"namespace": "team", "name": old.name, "uid": old.uid, "labels": labels, "ownerReferences": [owner]}
+    found = PodView.of({"metadata": metadata, "status": {"phase": "Running", "containerStatuses": [container]}})
+    assert found is not None
+    return found
+
+
+def test_a_pod_that_left_no_evidence_is_told_of_with_the_words_of_its_job() -> None:
+    world = training()
+    world.pods = []
+    limit = "Job has reached the specified backoff limit"
+    world.change_job(failed=True, active=0, ended=world.now, failed_message=limit).settle()
+    attempt = world.job.status.attempts[1]
+    assert attempt.reason == "PodVanished"
+    assert str(attempt.message).startswith("the pod vanished and left no evidence; its Job says:")
 
 
 def test_a_node_whose_clock_is_ahead_puts_off_no_attempt() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from trimtab_operator.api import FineTuneJobSpec
-from trimtab_operator.domain.finetunesweep.searching import SweepInvalid, job_of, search_of
+from trimtab_operator.domain.finetunesweep.checks import check_sweep
+from trimtab_operator.domain.finetunesweep.searching import job_of, search_of
 from trimtab_trainer.contract import RunConfig
 from trimtab_trainer.contract.settings import NO_ADAPTER, NOT_QUANTIZED, ONLY_SFT
-from trimtab_trainer.contract.sweeps.settings import NOTHING_OF_LORA
+from trimtab_trainer.contract.sweeps.checks import NOTHING_OF_LORA
+from trimtab_trainer.contract.sweeps.settings import Unsearchable
 
 from tests.unit.domain.makers import ARTIFACT, EvaluationWorld, ExportWorld, World, finetunejob
 from tests.unit.domain.rollout.world import World as RolloutWorld
@@ -103,15 +105,16 @@ def test_a_sweep_searches_its_settings_and_says_in_each_trial_that_there_is_no_a
 
 def test_a_sweep_of_an_adapters_settings_is_refused_because_they_would_make_one() -> None:
     searched = sweep(template=SEARCHED, parameters=[{"name": "lora.rank", "values": [4, 8]}])
-    with pytest.raises(SweepInvalid) as refused:
-        search_of(searched)
+    with pytest.raises(Unsearchable) as refused:
+        check_sweep(searched.spec, search_of(searched))
     assert str(refused.value) == NOTHING_OF_LORA
 
 
 def test_a_sweep_may_compare_an_adapter_with_none() -> None:
     template = {**TEMPLATE, "quantization": {"type": "None"}}
-    found = search_of(sweep(template=template, parameters=[{"name": "lora.type", "values": ["LoRA", "None"]}]))
-    found.check()
+    searched = sweep(template=template, parameters=[{"name": "lora.type", "values": ["LoRA", "None"]}])
+    found = search_of(searched)
+    check_sweep(searched.spec, found)
     trials = [found.at((place,)) for place in (0.0, 1.0)]
     assert [each.trouble for each in trials] == ["", ""]
     specs = [FineTuneJobSpec.model_validate(next(iter(each.jobs.values()))) for each in trials]

@@ -11,7 +11,7 @@ import pytest
 from trimtab_operator.api.finetunejob import NODES_MAXIMUM
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.finetunejob import TRAINING
-from trimtab_operator.domain.plan import EventsOf, NodeOf, Plan
+from trimtab_operator.domain.plan import NodeOf, Plan
 from trimtab_operator.domain.settings import PodDefaults
 from trimtab_operator.domain.views import INDEX_LABEL, JobView, PodView
 from trimtab_operator.domain.work.attempts.ending import cause_of
@@ -218,7 +218,7 @@ def test_pods_that_wait_for_one_say_so_and_its_time_counts_from_the_first() -> N
 def test_a_pod_that_is_not_made_is_asked_about() -> None:
     world = training()
     world.start(0)
-    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", "exceeded quota: gpus"),)
+    world.pods_refused("exceeded quota: gpus")
     world.after(20).settle()
     assert world.state == "QuotaExceeded"
 

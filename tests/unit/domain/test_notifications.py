@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from trimtab_operator.domain.kinds import KINDS
@@ -116,6 +116,7 @@ ANYTHING = st.sampled_from([None, True, 5, 1.5, *WORDS])
 OBJECTS = st.dictionaries(st.sampled_from(WORDS), ANYTHING, max_size=4)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(WORDS), ANYTHING | OBJECTS | st.lists(ANYTHING | OBJECTS, max_size=3), max_size=6)
 )

@@ -467,7 +467,7 @@ QUOTAS = {
 @pytest.mark.parametrize(("words", "advice"), QUOTAS.values(), ids=QUOTAS)
 def test_who_has_too_many_objects_is_not_told_to_ask_for_less(words: str, advice: str) -> None:
     world = World().settle().after(20)
-    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+    world.pods_refused(words)
     assert world.settle().state == "QuotaExceeded"
     assert advice in world.message
 
@@ -475,7 +475,7 @@ def test_who_has_too_many_objects_is_not_told_to_ask_for_less(words: str, advice
 def test_a_namespace_that_is_being_deleted_is_no_trouble_of_the_job() -> None:
     world = World().settle().after(20)
     words = "pods x is forbidden: unable to create new content in namespace team because it is being terminated"
-    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+    world.pods_refused(words)
     world.settle().after(1000).settle()
     assert (world.state, world.succeeded) == ("Pending", "Unknown")
     assert "namespace is being deleted" in world.message
@@ -521,7 +521,7 @@ REFUSED = {
 @pytest.mark.parametrize(("words", "state", "after_a_while"), REFUSED.values(), ids=REFUSED)
 def test_a_pod_that_is_refused_says_why(words: str, state: str, after_a_while: str) -> None:
     world = World().settle().after(20)
-    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+    world.pods_refused(words)
     world.settle()
     assert (world.state, world.succeeded) == (state, "Unknown")
     world.after(1000).settle()
@@ -535,7 +535,7 @@ def test_a_pod_that_is_refused_after_its_queue_let_it_in_is_given_the_whole_time
     world = queued_world().settle().change_job(suspended=True).after(10_000).settle()
     assert world.state == "Queued"
     world.change_job(suspended=False, resumed=world.now).after(20)
-    world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", REFUSED["pod security"][0]),)
+    world.pods_refused(REFUSED["pod security"][0])
     world.settle()
     assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
     world.after(600).settle()
@@ -546,7 +546,7 @@ def test_a_pod_that_is_refused_after_its_queue_let_it_in_is_given_the_whole_time
 def test_the_longer_a_job_has_no_pod_the_less_often_events_are_asked_for(words: str) -> None:
     world = World().settle().after(20)
     if words:
-        world.answers[EventsOf("team", world.current.uid)] = (("FailedCreate", words),)
+        world.pods_refused(words)
     looks = []
     for seconds in (0, 380, 10_000):
         world.after(seconds).settle()
@@ -559,6 +559,88 @@ def test_the_words_of_a_pod_of_another_attempt_are_not_believed() -> None:
     words = world.words(Reason.COMPLETED, prepared=PREPARED)
     world.succeeds(words.model_copy(update={"attempt": 7}))
     assert world.job.status.attempts[0].reason == "ResultLost"
+
+
+def test_a_node_whose_clock_is_a_day_behind_uses_up_no_deadline() -> None:
+    world = World(activeDeadlineSeconds=3600).settle().prepared()
+    world.pod(phase="Running", scheduled_time=world.now, started=world.now - timedelta(days=1), running=True)
+    world.change_job(active=1).settle()
+    assert (world.state, world.job.status.attempts[-1].start_time) == ("Training", format_time(world.now))
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_node_whose_clock_is_wrong_is_charged_for_the_time_that_passed(hours: int) -> None:
+    world = World(template={"resources": {"limits": {"nvidia.com/gpu": 1}}}).settle().prepared()
+    wrong = timedelta(hours=hours)
+    world.pod(phase="Running", scheduled_time=world.now, started=world.now + wrong, running=True, node="node-1")
+    world.change_job(active=1).settle().after(100)
+    words = world.words(Reason.COMPLETED, artifact=ARTIFACT, summary=Summary(step=100, total_steps=100))
+    ended = world.now + wrong
+    world.pod(
+        phase="Succeeded", running=False, terminated=True, exit_code=0, terminated_time=ended, said=words.encode()
+    )
+    world.change_job(complete=True, active=0, ended=world.now).settle()
+    assert (world.state, world.job.status.accelerator_seconds) == ("Completed", 100)
+    assert world.job.status.attempts[-1].end_time == format_time(world.now)
+
+
+def test_a_node_whose_clock_is_ahead_keeps_no_deadline_away() -> None:
+    world = World(activeDeadlineSeconds=3600).settle().prepared()
+    world.pod(phase="Running", scheduled_time=world.now, started=world.now + timedelta(days=1), running=True)
+    world.change_job(active=1).settle().after(3601).settle()
+    assert world.state == "DeadlineExceeded"
+
+
+def test_what_deletes_one_job_after_the_other_is_given_ever_fewer() -> None:
+    world = World().settle()
+    waits = []
+    for _ in range(4):
+        world.running().after(5)
+        world.pods, world.jobs = [], []
+        world.settle()
+        waits.append(world.last.look_again_seconds if world.state == "Retrying" and not world.jobs else 0)
+        world.after(300).settle()
+    assert waits == [0, 10, 20, 40]
+
+
+def test_an_end_that_lies_in_the_future_is_waited_for_no_longer_than_the_pause() -> None:
+    world = World().settle().prepared().running().exits(1)
+    failed = world.job.status.attempts[-1].model_copy(update={"end_time": "2999-01-01T00:00:00Z"})
+    status = world.job.status.model_copy(update={"attempts": [*world.job.status.attempts[:-1], failed]})
+    world.job = world.job.model_copy(update={"status": status})
+    assert world.settle().last.look_again_seconds == 10
+
+
+def test_a_job_that_somebody_scaled_down_says_so() -> None:
+    world = World().settle().change_job(scaled_down=True).after(1000).settle()
+    assert (world.state, world.succeeded) == ("Queued", "Unknown")
+    assert world.message == "somebody lowered the parallelism of Job demo-prepare-0; set it to 1 again"
+
+
+def test_a_status_that_somebody_emptied_is_filled_again_from_what_runs() -> None:
+    world = World().settle().prepared().running()
+    world.job = world.job.model_copy(update={"status": type(world.job.status)()})
+    world.settle()
+    assert (world.state, world.job_names) == ("Training", ["demo-prepare-0", "demo-train-1"])
+    assert world.published().state == "Completed"
+
+
+@pytest.mark.parametrize("pod", ["is there", "is gone"])
+def test_results_that_are_lost_again_and_again_are_no_disruptions(pod: str) -> None:
+    """What makes nobody hear of the first makes nobody hear of the twentieth: each holds an accelerator for hours."""
+    world = World(retries={"onFailure": 5}).settle().prepared()
+    for _ in range(10):
+        if pod == "is there":
+            world.running().after(60).succeeds(None)
+        else:
+            world.running().after(60)
+            world.pods = []
+            world.change_job(complete=True, active=0, ended=world.now).settle()
+        if world.succeeded == "False":
+            break
+    assert (world.state, world.succeeded) == ("RetriesExhausted", "False")
+    assert world.job_names == ["demo-prepare-0", "demo-train-1", "demo-prepare-2", "demo-prepare-3"]
+    assert "terminationMessagePath" in world.message
 
 
 def test_only_the_newest_attempt_has_all_of_its_message() -> None:
@@ -851,7 +933,8 @@ def test_a_preemption_by_the_queue_costs_no_budget_even_when_the_job_counts_it()
     world.exits(14, world.words(Reason.INTERRUPTED, "checkpoint at step 7"))
     assert (world.state, world.job.status.disruptions) == ("Queued", 0)
     assert world.job_names == ["demo-prepare-0", "demo-prepare-1"]
-    assert world.job.status.attempts[0].charged_to is None
+    first = world.job.status.attempts[0]
+    assert (first.reason, first.charged_to) == ("Suspended", None)
     world.change_job(suspended=False, resumed=world.now).running().after(10).exits(14)
     assert (world.state, world.job.status.disruptions) == ("RetriesExhausted", 1), "an interruption of its own counts"
 
@@ -890,7 +973,8 @@ def test_what_a_suspension_ended_costs_no_budget_when_the_job_fails_while_it_is_
     world.settle()
     assert (world.state, world.job.status.disruptions) == ("Preparing", 0)
     assert world.job_names == ["demo-prepare-0", "demo-prepare-1"]
-    assert world.job.status.attempts[0].charged_to is None
+    first = world.job.status.attempts[0]
+    assert (first.reason, first.charged_to) == ("Suspended", None)
 
 
 def test_a_question_about_the_node_is_followed_by_one_about_the_pod() -> None:

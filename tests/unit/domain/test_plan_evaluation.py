@@ -7,8 +7,9 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from trimtab_operator.api import Evaluation, FineTuneJob
-from trimtab_operator.domain.cluster import NameTaken
+from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.evaluation import EVALUATING
 from trimtab_operator.domain.plan import Delete, NodeOf
 from trimtab_operator.domain.views import EVALUATION_LABEL, QUEUE_LABEL
@@ -549,7 +550,7 @@ def names(job: FineTuneJob | Evaluation) -> set[str]:
 
 def test_children_of_both_kinds_never_have_the_same_name() -> None:
     made = [*names(finetunejob()), *names(evaluation())]
-    assert len(set(made)) == 8
+    assert len(set(made)) == 9
 
 
 def test_names_of_children_fit() -> None:
@@ -619,10 +620,19 @@ JUDGED: dict[str, Any] = {
 }
 
 
-def test_the_key_of_a_judge_and_the_way_out_are_of_the_pod_that_asks_it() -> None:
-    endpoint = {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge-key"}
-    template = {"labels": {"trimtab.dev/egress": "judge", "team": "a"}}
-    world = started(judge={"endpoint": endpoint}, template=template, **JUDGED)
+ENDPOINT = {"endpoint": {"url": "http://vllm.judges:8000/v1", "model": "judge", "secretName": "judge-key"}}
+
+
+def answered() -> EvaluationWorld:
+    """Return one whose answers are there for an endpoint to judge."""
+    world = started(judge=ENDPOINT, **JUDGED).prepared().looked().running()
+    return world.after(100).succeeds(world.words(Reason.COMPLETED, answers_digest=sha("9")))
+
+
+def test_the_key_of_a_judge_and_the_way_out_are_of_the_pod_that_asks_it_and_holds_no_accelerator() -> None:
+    resources = {"limits": {"nvidia.com/gpu": 1}}
+    template = {"labels": {"trimtab.dev/stage": "judge", "team": "a"}, "resources": resources}
+    world = started(judge=ENDPOINT, template=template, **JUDGED)
     config = config_of(world)
     assert config.judge is not None
     assert config.judge.endpoint is not None
@@ -630,13 +640,179 @@ def test_the_key_of_a_judge_and_the_way_out_are_of_the_pod_that_asks_it() -> Non
     assert config.judge.endpoint.credentials.directory == "/run/trimtab/secrets/judge"
     assert "judge-key" not in json.dumps(config.judge.endpoint.to_json() | {"credentials": None})
     preparing = world.created[-1]
-    assert "judge" not in secrets_of(preparing)
-    assert "trimtab.dev/egress" not in preparing["spec"]["template"]["metadata"]["labels"], "whatever the template says"
+    looking = world.prepared().created[-1]
+    answering = world.looked().created[-1]
+    world.running().after(100).succeeds(world.words(Reason.COMPLETED, answers_digest=sha("9")))
+    judging = world.created[-1]
+    assert world.job_names == ["demo-eval-prepare-0", "demo-eval-judge-1", "demo-eval-2", "demo-eval-judge-3"]
+    for body in (preparing, answering):
+        assert "judge" not in secrets_of(body)
+        labels = body["spec"]["template"]["metadata"]["labels"]
+        assert labels["trimtab.dev/stage"] != "judge", "whatever the template says"
+    assert pod_of(answering)["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    for body in (looking, judging):
+        assert secrets_of(body) == {"output": secrets_of(answering)["output"], "judge": "judge-key"}
+        labels = body["spec"]["template"]["metadata"]["labels"]
+        assert (labels["trimtab.dev/stage"], labels["team"]) == ("judge", "a")
+        container = pod_of(body)["containers"][0]
+        assert container["resources"] == pod_of(preparing)["containers"][0]["resources"]
+        assert container["image"] == pod_of(answering)["containers"][0]["image"], "it has the libraries of all metrics"
+        assert body["metadata"]["labels"]["trimtab.dev/accelerators"] == "0"
+
+
+def test_a_judge_is_looked_at_before_an_accelerator_is_asked_for() -> None:
+    world = started(judge=ENDPOINT, **JUDGED).prepared()
+    arguments = pod_of(world.created[-1])["containers"][0]["args"]
+    assert arguments[0] == "judge"
+    assert "answersDigest" not in arguments[arguments.index("--prepared") + 1]
+    world.running()
+    assert (world.state, world.succeeded) == ("Preparing", "Unknown")
+    assert "has a first look at the judge" in world.message
+    world.after(5).succeeds(world.words(Reason.COMPLETED, judge_ready=True))
+    assert (world.state, world.job_names[-1]) == ("Evaluating", "demo-eval-2")
+    assert world.job.status.judge_ready is True
+    assert world.job.status.accelerator_seconds == 0
+
+
+@pytest.mark.parametrize("reason", [Reason.ACCESS_DENIED, Reason.JUDGE_REFUSED, Reason.JUDGE_UNREADABLE])
+def test_a_judge_that_cannot_judge_ends_it_before_an_accelerator_is_asked_for(reason: Reason) -> None:
+    world = started(judge=ENDPOINT, **JUDGED).prepared().running()
+    world.exits(10, world.words(reason, "write another key"))
+    assert (world.state, world.succeeded) == (reason.value, "False")
+    assert world.condition()[:2] == ("False", "EvaluationFailed")
+    assert world.job_names == ["demo-eval-prepare-0", "demo-eval-judge-1"]
+    assert world.job.status.failures == 0
+
+
+def test_a_look_at_a_judge_is_killed_and_retried_as_other_stages_are_and_had_once() -> None:
+    world = started(judge=ENDPOINT, **JUDGED).prepared().running()
+    world.disrupted("PreemptionByScheduler").after(10).settle().running()
+    world.exits(13, world.words(Reason.JUDGE_UNREACHABLE, "no answer")).after(400).settle()
+    assert world.job_names[-2:] == ["demo-eval-judge-2", "demo-eval-judge-3"]
+    world.looked().running().disrupted("PreemptionByScheduler").after(10).settle()
+    assert world.job_names[-2:] == ["demo-eval-4", "demo-eval-5"], "what was looked at is not looked at again"
+    world.running().succeeds(world.words(Reason.COMPLETED, answers_digest=sha("9"))).running().evaluated()
+    assert world.state == "Completed"
+    assert world.job.status.failures == 1
+    assert world.job.status.disruptions == 2
+
+
+def test_a_look_whose_words_are_lost_is_had_again() -> None:
+    world = started(judge=ENDPOINT, **JUDGED).prepared().running()
+    world.pods = []
+    world.change_job(complete=True, ended=world.now).settle()
+    assert world.job.status.judge_ready is None
     world.prepared()
-    asking = world.created[-1]
-    assert secrets_of(asking)["judge"] == "judge-key"
-    labels = asking["spec"]["template"]["metadata"]["labels"]
-    assert (labels["trimtab.dev/egress"], labels["team"]) == ("judge", "a")
+    assert world.job_names[-1] == "demo-eval-judge-3"
+
+
+def unnoted(world: EvaluationWorld) -> EvaluationWorld:
+    """Let the status not tell of the look: nobody had it, or the definition of before has no field for it."""
+    world.job = world.job.model_copy(update={"status": world.job.status.model_copy(update={"judge_ready": None})})
+    return world
+
+
+def test_what_asked_for_accelerators_before_anybody_looked_at_judges_goes_on_without_a_look() -> None:
+    world = unnoted(started(judge=ENDPOINT, **JUDGED).prepared().looked())
+    world.running().disrupted("PreemptionByScheduler").after(10).settle()
+    assert world.job_names[-2:] == ["demo-eval-2", "demo-eval-3"]
+
+
+OF_BEFORE = (
+    "there is nothing to judge: `judge` wants judge.endpoint, and a --prepared with the answersDigest that "
+    "`trimtab-trainer evaluate --prepared ...` ended with"
+)
+"""What the trainer said to a look before it could have one."""
+
+
+def test_an_image_that_knows_no_look_is_gone_on_with_as_it_was_made_for() -> None:
+    """Prepared under the operator of before, whose images are fixed; its successor wants a look."""
+    world = started(judge=ENDPOINT, **JUDGED).prepared().running()
+    world.exits(10, world.words(Reason.SETTINGS_INVALID, OF_BEFORE))
+    assert (world.succeeded, world.job_names[-1]) == ("Unknown", "demo-eval-2")
+    status = world.job.status
+    assert (status.failures, status.disruptions, status.attempts[1].charged_to) == (0, 0, None)
+    (warned,) = [each for each in status.conditions if each.type == "Warned"]
+    assert (warned.reason, "knows no first look at a judge" in warned.message) == ("PreparedWithWarnings", True)
+    world.running().disrupted("PreemptionByScheduler").after(10).settle()
+    assert world.job_names[-1] == "demo-eval-3", "it is not asked again"
+    world.running().succeeds(world.words(Reason.COMPLETED, answers_digest=sha("9"))).running()
+    world.exits(10, world.words(Reason.SETTINGS_INVALID, OF_BEFORE))
+    assert (world.state, world.succeeded) == ("SettingsInvalid", "False"), "there are answers"
+
+
+def test_a_look_is_had_once_under_a_definition_that_cannot_note_it() -> None:
+    world = started(judge=ENDPOINT, **JUDGED).prepared()
+    tried = world.now + timedelta(seconds=5)
+    world.refused = Refusal("Job", "exceeded quota: gpus", tried, tried)
+    world.looked()
+    assert (world.state, world.job_names[-1]) == ("QuotaExceeded", "demo-eval-judge-1")
+    unnoted(world).refused = None
+    assert world.settle().job_names[-1] == "demo-eval-2"
+
+
+def test_what_was_answered_before_anybody_looked_at_judges_is_judged() -> None:
+    world = started(judge=ENDPOINT, **JUDGED).prepared()
+    status = world.job.status.model_copy(update={"answers_digest": sha("9")})
+    world.job = world.job.model_copy(update={"status": status})
+    world.running().disrupted("PreemptionByScheduler").after(10).settle()
+    arguments = pod_of(world.created[-1])["containers"][0]["args"]
+    assert sha("9") in arguments[arguments.index("--prepared") + 1]
+
+
+def test_what_was_answered_is_judged_and_then_there_is_a_verdict() -> None:
+    world = answered()
+    assert (world.state, world.succeeded) == ("Evaluating", "Unknown")
+    assert world.job.status.answers_digest == sha("9")
+    arguments = pod_of(world.created[-1])["containers"][0]["args"]
+    assert arguments[0] == "judge"
+    told = PREPARED_EVALUATION.model_copy(update={"answers_digest": sha("9"), "tasks": 1})
+    assert json.loads(arguments[arguments.index("--prepared") + 1]) == told.to_json()
+    world.running()
+    assert "asks the judge; it holds no accelerator" in world.message
+    world.after(500).evaluated()
+    assert (world.state, world.condition()[1]) == ("Completed", "NoThresholds")
+    assert [attempt.stage for attempt in world.job.status.attempts] == ["prepare", "judge", "evaluate", "judge"]
+    assert world.job.status.accelerator_seconds == 100, "the judge is waited for without one"
+
+
+def test_a_judge_that_fails_is_asked_again_and_not_the_models() -> None:
+    world = answered().running()
+    world.exits(13, world.words(Reason.JUDGE_UNREACHABLE, "no answer")).after(400).settle()
+    assert world.job_names[-1] == "demo-eval-judge-4"
+    world.running().disrupted("PreemptionByScheduler").after(10).settle()
+    assert world.job_names[-1] == "demo-eval-judge-5"
+    world.running().evaluated()
+    assert world.state == "Completed"
+
+
+def test_answers_that_are_gone_are_asked_for_again_whatever_comes_between() -> None:
+    world = answered().running()
+    world.exits(13, world.words(Reason.ANSWERS_MISSING, "no manifest")).after(400).settle()
+    assert world.job_names[-1] == "demo-eval-4"
+    assert world.job.status.answers_digest is None
+    world.running().disrupted("PreemptionByScheduler").after(10).settle()
+    assert world.job_names[-1] == "demo-eval-5"
+    arguments = pod_of(world.created[-1])["containers"][0]["args"]
+    assert "answersDigest" not in arguments[arguments.index("--prepared") + 1]
+    world.running().succeeds(world.words(Reason.COMPLETED, answers_digest=sha("9")))
+    assert world.job_names[-1] == "demo-eval-judge-6"
+
+
+def test_answers_whose_digest_was_lost_with_its_pod_are_found_by_whoever_answers_next() -> None:
+    world = started(judge=ENDPOINT, **JUDGED).prepared().looked().running()
+    world.pods = []
+    world.change_job(complete=True, ended=world.now).settle()
+    assert world.job_names[-1] == "demo-eval-prepare-3"
+    world.prepared()
+    assert world.job_names[-1] == "demo-eval-4"
+
+
+def test_a_judge_of_no_task_is_asked_by_nobody() -> None:
+    world = started(judge=ENDPOINT).prepared().running()
+    assert "judge" not in secrets_of(world.created[-1])
+    world.evaluated()
+    assert (world.state, world.job_names[-1]) == ("Completed", "demo-eval-1")
 
 
 def test_a_judge_from_storage_has_no_way_out_and_is_looked_at_by_prepare() -> None:
@@ -649,19 +825,18 @@ def test_a_judge_from_storage_has_no_way_out_and_is_looked_at_by_prepare() -> No
     assert secrets_of(world.created[-1])["judge"] == "models"
     world.prepared()
     assert secrets_of(world.created[-1])["judge"] == "models"
-    assert "trimtab.dev/egress" not in world.created[-1]["spec"]["template"]["metadata"]["labels"]
+    world.running().evaluated()
+    assert (world.state, world.job_names[-1]) == ("Completed", "demo-eval-1")
 
 
 def test_without_a_judge_nothing_is_mounted_for_one() -> None:
     world = started().prepared()
     assert "judge" not in EVALUATING.secrets(world.job), "jobs that were made before are not made anew"
-    assert "trimtab.dev/egress" not in world.created[-1]["spec"]["template"]["metadata"]["labels"]
 
 
 def test_a_judge_that_is_not_to_be_relied_on_decides_nothing() -> None:
-    endpoint = {"url": "http://vllm.judges:8000/v1", "model": "judge"}
     unreliable = "the judge of task judged decides nothing: it agrees with people on 3 of 40 rows"
-    world = started(judge={"endpoint": endpoint}, **JUDGED).prepared().running()
+    world = answered().running()
     world.evaluated(OUTCOME.model_copy(update={"unreliable": unreliable}))
     assert (world.state, world.succeeded) == ("Completed", "True")
     assert world.condition()[:2] == ("False", "JudgeUnreliable")
@@ -669,8 +844,7 @@ def test_a_judge_that_is_not_to_be_relied_on_decides_nothing() -> None:
 
 
 def test_a_judge_that_wants_to_be_left_alone_is_asked_later() -> None:
-    endpoint = {"url": "http://vllm.judges:8000/v1", "model": "judge"}
-    world = started(judge={"endpoint": endpoint}, **JUDGED).prepared().running()
+    world = answered().running()
     world.exits(13, world.words(Reason.JUDGE_OVERLOADED, "left alone for 300 s", retry_after_seconds=300))
     assert world.state == "Retrying"
     assert "300 s" in world.message

@@ -253,14 +253,6 @@ def test_a_trial_with_other_validation_rows_is_bad_at_its_first_rung_and_compare
     assert len(track.deleted) == 1, "it is not trained to its end"
 
 
-def test_what_is_larger_is_better_where_that_is_asked_for() -> None:
-    track = Track(maxTrials=6, objective={"direction": "Maximize"})
-    for loss in (3.0, 1.0, 2.0):
-        (name,) = track.under_way
-        track.runs(name, 10, loss)
-    assert track.told == ["Running", "Paused", "Paused"]
-
-
 def test_suspending_lets_go_on_what_ran_and_not_what_waited() -> None:
     track = Track(maxTrials=6)
     (name,) = track.under_way
@@ -376,6 +368,22 @@ def test_parameters_with_which_rungs_are_not_validated_are_named(parameter: dict
     assert (track.state, track.created) == ("SpecInvalid", [])
     assert words in track.message
     assert "pruning.minimumSteps must be a multiple" in track.message
+
+
+@pytest.mark.parametrize(
+    ("parameter", "refused"),
+    [
+        ({"name": "training.maxSteps", "values": [4, 10]}, True),
+        ({"name": "training.maxSteps", "range": {"minimum": 4, "maximum": 11}}, False),
+        ({"name": "training", "values": [{"maxSteps": 10, "evaluateEverySteps": 5}]}, True),
+        ({"name": "training", "values": [{"epochs": 1, "evaluateEverySteps": 5}]}, False),
+    ],
+)
+def test_a_rung_that_no_trial_reaches_is_refused(parameter: dict[str, Any], refused: bool) -> None:
+    """Else each would be trained to its end, and nobody be told."""
+    track = Track(parameters=[parameter], template={"training": {"evaluateEverySteps": 5, "maxSteps": 10}})
+    assert (track.state == "SpecInvalid") is refused
+    assert ("pruning.minimumSteps = 10 is not below training.maxSteps = 10" in track.message) is refused
 
 
 def test_a_template_whose_validations_miss_the_rungs_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 from trimtab_operator.api.finetunesweep import FineTuneSweep
 from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.finetunesweep.decide import plan
+from trimtab_operator.domain.finetunesweep.observed import Observed
 from trimtab_operator.domain.plan import Create, Plan
 from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
@@ -83,6 +84,26 @@ def test_the_curves_of_trials_that_go_at_the_end_are_in_it() -> None:
     world = searched((1.0, 2.0), retainTrials="Best").settle()
     assert len(world.jobs) == 1
     assert all(each["curve"] for each in world.reported[0]["trials"])
+
+
+class Read(World):
+    """A search of which somebody else has still to read some trials."""
+
+    awaited: frozenset[str] = frozenset()
+
+    def observed(self) -> Observed:
+        return replace(super().observed(), awaited=self.awaited)
+
+
+def test_a_trial_that_is_not_kept_goes_when_who_waits_for_it_has_read_it() -> None:
+    world = Read(maxTrials=2, retainTrials="Best").settle()
+    first = world.running[0]
+    world.awaited = frozenset({first})
+    told(world, (2.0, 1.0))
+    assert (world.state, len(world.jobs)) == ("Completed", 2)
+    assert world.decided().look_again_seconds == 30
+    world.awaited = frozenset()
+    assert first not in world.settle().jobs
 
 
 def test_its_pod_is_that_of_a_trial_without_accelerators() -> None:
@@ -195,18 +216,110 @@ def test_a_job_that_does_not_start_holds_up_the_end_for_a_quarter_of_an_hour_at_
 
 
 @pytest.mark.parametrize("what", ["Job", "ConfigMap"])
-def test_what_the_namespace_refuses_or_another_holds_is_said_and_holds_up_nothing(what: str) -> None:
-    for trouble in (
-        {"refused": Refusal(what, "exceeded quota: count", T0, T0)},
-        {"taken": NameTaken(f"{what} guide-report-x", T0)},
-    ):
+def test_what_the_namespace_refuses_or_another_holds_is_waited_for_as_a_job_that_does_not_start(what: str) -> None:
+    troubles: dict[str, dict[str, object]] = {
+        f"the namespace refuses the {what}: exceeded": {"refused": Refusal(what, "exceeded", T0, T0)},
+        f"the API server does not take the {what}: 500": {"refused": Refusal(what, "500", T0, T0, fault=True)},
+        f"{what} guide-report-x belongs to something else": {"taken": NameTaken(f"{what} guide-report-x", T0)},
+    }
+    for words, trouble in troubles.items():
         world = World(maxTrials=1).settle().prepared()
         vars(world).update(trouble)
         world.ends(world.running[0], 1.0)
-        assert (world.state, world.succeeded) == ("Completed", "True")
-        assert world.condition("Reported").reason == "ReportFailed"
-        said = world.condition("Reported").message
-        assert "exceeded quota" in said or f"{what} guide-report-x belongs to something else" in said
+        for seconds in (0, 300, 600):
+            world.now += timedelta(seconds=seconds)
+            if world.refused is not None:
+                world.refused = replace(world.refused, tried=world.now)
+            world.settle()
+            assert (world.state, world.succeeded, world.reports) == ("Searching", "Unknown", {})
+            assert world.condition("Reported").reason == "Writing"
+            assert world.condition("Reported").message.startswith(words)
+            again = world.decided().look_again_seconds
+            assert again is not None
+            assert 1 <= again <= 60
+        world.taken = world.refused = None
+        assert (world.settle().state, world.condition("Reported").reason) == ("Completed", "Written")
+
+
+def test_a_page_that_is_refused_on_and_on_is_given_up_and_the_search_ends_without() -> None:
+    world = World(maxTrials=1).settle().prepared()
+    world.refused = Refusal("Job", "exceeded quota: count", T0, T0)
+    world.ends(world.running[0], 1.0)
+    world.now += timedelta(seconds=901)
+    world.refused = replace(world.refused, tried=world.now)
+    assert (world.settle().state, world.condition("Reported").reason) == ("Completed", "ReportFailed")
+    assert world.condition("Reported").message == (
+        "it was not written within 900 s: the namespace refuses the Job: exceeded quota: count"
+    )
+
+
+def refuses(world: World) -> World:
+    """Have the namespace refuse a Job of a page from now on."""
+    world.refused = Refusal("Job", "exceeded quota: count", world.now, world.now)
+    return world.settle()
+
+
+def test_the_page_of_the_end_has_its_own_time_after_one_that_is_not_asked_for_any_more() -> None:
+    world = World(maxTrials=2).settle()
+    labelled(world, "true")
+    told(world, (1.5,))
+    world.reports.clear()
+    assert world.sweep.status.report_request == "true"
+    refuses(world)
+    labelled(world, "again")
+    assert world.condition("Reported").reason == "Writing"
+    world.refused = None
+    labelled(world, "")
+    assert [each.type for each in world.sweep.status.conditions] == ["Succeeded"], "nothing is being written"
+    world.now += timedelta(hours=3)
+    refuses(world)
+    told(world, (1.4,))
+    assert (world.state, world.condition("Reported").reason) == ("Searching", "Writing")
+    world.refused = None
+    assert (world.settle().state, world.condition("Reported").reason) == ("Completed", "Written")
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_page_that_is_refused_has_its_time_again_after_the_sweep_was_suspended(*, held: bool) -> None:
+    """Also where what keeps it from being made was there all the time."""
+    world = refuses(World(maxTrials=1).settle().prepared())
+    world.ends(world.running[0], 1.0)
+    assert world.condition("Reported").reason == "Writing"
+    world.spec(suspend=True).settle()
+    assert [each.type for each in world.sweep.status.conditions] == ["Succeeded"]
+    world.now += timedelta(hours=3)
+    since = T0 if held else world.now
+    world.refused = Refusal("Job", "exceeded quota: count", since, world.now)
+    world.spec(suspend=False).settle()
+    assert (world.state, world.condition("Reported").reason) == ("Searching", "Writing")
+    world.refused = None
+    assert (world.settle().state, world.condition("Reported").reason) == ("Completed", "Written")
+
+
+def test_a_page_whose_job_failed_is_not_promised_by_another() -> None:
+    world = World(maxTrials=1).settle().prepared()
+    world.report_ends = {"0": "failed", "1": "waits"}
+    world.ends(world.running[0], 1.0)
+    world.now += timedelta(seconds=902)
+    assert "if a Job of it begins later" in world.settle().condition("Reported").message
+    world = World(maxTrials=1).settle().prepared()
+    world.report_ends = {"0": "waits"}
+    world.ends(world.running[0], 1.0)
+    (name,) = world.reports
+    world.reports[name] = replace(world.reports[name], failed=True)
+    world.refused = Refusal("FineTuneJob", "exceeded quota: count", world.now, world.now + timedelta(seconds=900))
+    world.now += timedelta(seconds=902)
+    assert world.settle().condition("Reported").message == "it was not written within 900 s"
+
+
+def test_a_page_that_is_refused_holds_up_no_trial_and_tries_no_trial_more_often() -> None:
+    world = World(maxTrials=2).settle()
+    labelled(world, "true")
+    world.refused = Refusal("Job", "exceeded quota: count", world.now, world.now)
+    told(world, (1.5,))
+    assert (world.state, len(world.running), world.condition("Reported").reason) == ("Searching", 1, "Writing")
+    world.refused = Refusal("FineTuneJob", "exceeded quota: count", world.now, world.now)
+    assert not any(isinstance(action, Create) for action in world.decided().actions)
 
 
 def test_a_search_without_a_value_has_no_page() -> None:
@@ -263,9 +376,13 @@ def test_a_page_that_failed_at_the_end_is_written_when_a_label_asks_for_it() -> 
 
 def test_a_page_after_the_end_is_given_up_and_the_end_stays() -> None:
     world = searched((1.5, 1.2))
-    world.refused = Refusal("Job", "exceeded quota: count", T0, T0)
+    world.refused = Refusal("Job", "exceeded quota: count", world.now, world.now)
     labelled(world, "true")
-    assert (world.state, world.condition("Reported").reason) == ("Completed", "ReportFailed")
+    assert (world.state, world.condition("Reported").reason) == ("Completed", "Writing")
+    assert world.decided().look_again_seconds == pytest.approx(5)
+    world.now += timedelta(seconds=901)
+    world.refused = replace(world.refused, tried=world.now)
+    assert (world.settle().state, world.condition("Reported").reason) == ("Completed", "ReportFailed")
     assert "exceeded quota" in world.condition("Reported").message
     world = searched((1.5, 1.2))
     world.report_ends = {"0": "waits"}

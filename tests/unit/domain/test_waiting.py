@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from trimtab_operator.domain.plan import Create, EventsOf, WarnedSince
 from trimtab_operator.domain.views import PodView, format_time
+from trimtab_operator.domain.work.attempts.waiting import CONTAINER_EVENTS, NODE_EVENTS, VOLUME_EVENTS
 
 from tests.unit.domain.makers import World
 
@@ -70,6 +72,16 @@ def test_a_scheduler_that_does_not_exist_is_named() -> None:
     assert (world.state, world.succeeded, world.last.look_again_seconds) == ("Queued", "Unknown", 300)
 
 
+def test_a_scheduler_that_a_webhook_wrote_into_the_pod_is_named() -> None:
+    world = shows(World().settle())
+    world.pods = [replace(world.pods[0], scheduler="volcano")]
+    world.after(15).settle()
+    assert world.state == "Queued"
+    assert "look whether volcano runs, whose name a policy or a webhook wrote into the pod" in world.message
+    world.pods = [replace(world.pods[0], scheduler="default-scheduler")]
+    assert world.settle().message == "the scheduler has not looked at the pod yet"
+
+
 IN_TROUBLE = {
     "RegistryUnavailable": "ImageUnavailable",
     "SignatureValidationFailed": "ImageUnavailable",
@@ -112,13 +124,32 @@ def test_what_failed_before_the_image_is_pulled_ends_nothing(events: tuple[tuple
     assert world.state != "Preparing", "it fails again"
 
 
-def test_a_pod_that_was_refused_once_and_then_made_is_refused_no_more() -> None:
-    world = World().settle()
-    refusal = ("FailedCreate", "violates PodSecurity")
-    world.answers[EventsOf("team", world.current.uid)] = (refusal, ("SuccessfulCreate", "x"))
-    assert world.after(5000).settle().state == "Preparing"
-    world.answers[EventsOf("team", world.current.uid)] = (refusal,)
-    assert world.settle().state == "PodRefused"
+def test_a_pod_that_is_refused_after_hours_of_another_wait_is_given_the_whole_time() -> None:
+    quota, policy = "pods x is forbidden: exceeded quota: gpus, requested: cpu=1", "violates PodSecurity restricted"
+    world = World().settle().after(20).pods_refused(quota).settle().after(7200).settle()
+    assert (world.state, world.succeeded) == ("QuotaExceeded", "Unknown")
+    world.pods_refused(policy, since=world.now).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
+    world.after(599).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
+    world.after(1).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "False")
+
+
+OUT_OF_ORDER = {
+    "a quota's evaluation": "Error creating: Internal error occurred: resource quota evaluation timed out",
+    "etcd": "Error creating: etcdserver: request timed out",
+    "a slow server": "Error creating: Timeout: request did not complete within requested timeout",
+    "a busy server": "Error creating: the server has received too many requests and has asked us to try again later",
+    "a server that starts": "Error creating: the server is currently unable to handle the request (post pods)",
+}
+
+
+@pytest.mark.parametrize("words", OUT_OF_ORDER.values(), ids=OUT_OF_ORDER)
+def test_an_error_of_the_server_that_keeps_a_pod_from_being_made_ends_nothing(words: str) -> None:
+    world = World().settle().after(20).pods_refused(words).settle().after(7200).settle()
+    assert (world.state, world.succeeded) == ("Pending", "Unknown")
+    assert world.message == f"the API server does not take the pod: {words}; it is tried again"
 
 
 NODE_TROUBLE = {
@@ -174,10 +205,46 @@ def test_an_image_that_was_on_its_way_for_long_is_given_the_whole_time_after_its
     assert world.after(1600).settle().state == "Preparing"
     scheduled = world.pods[-1].scheduled_time
     fault: dict[str, Any] = {"waiting_reason": "ErrImagePull", "waiting_message": "connection reset by peer"}
-    world.answers[WarnedSince("team", world.pods[-1].uid)] = world.now
+    world.answers[WarnedSince("team", world.pods[-1].uid, CONTAINER_EVENTS)] = world.now
     world.pod(**fault, scheduled_time=scheduled).settle()
     assert (world.state, world.succeeded) == ("ImageUnavailable", "Unknown")
     world.after(599).settle()
     assert (world.state, world.succeeded, world.last.look_again_seconds) == ("ImageUnavailable", "Unknown", 1)
     world.after(1).settle()
     assert (world.state, world.succeeded) == ("ImageUnavailable", "False")
+
+
+LATE = {
+    "a volume": ("FailedMount", VOLUME_EVENTS, "VolumeUnavailable"),
+    "a node": ("FailedCreatePodSandBox", NODE_EVENTS, "ContainerInvalid"),
+}
+
+
+@pytest.mark.parametrize(("reason", "counted", "state"), LATE.values(), ids=LATE)
+def test_what_first_fails_after_an_image_was_long_on_its_way_is_given_the_whole_time(
+    reason: str, counted: frozenset[str], state: str
+) -> None:
+    """Such as where a node begins anew and asks again for what it had."""
+    world = shows(World().settle(), conditions=[ON_ITS_NODE], containerStatuses=waits("ContainerCreating", ""))
+    tells(world, ("Pulled", "image")).after(1600).settle()
+    world.answers[WarnedSince("team", world.pods[-1].uid, counted)] = world.now
+    tells(world, ("Pulled", "image"), (reason, "words")).settle()
+    assert (world.state, world.succeeded) == (state, "Unknown")
+    world.after(599).settle()
+    assert (world.state, world.succeeded) == (state, "Unknown")
+    world.after(1).settle()
+    assert world.state != state or world.succeeded == "False"
+
+
+FORBIDDEN = {
+    "an admission webhook": 'Error creating: admission webhook "x" denied the request: Internal error occurred: x',
+    "a name": 'Error creating: pods "etcdserver: x" is forbidden: no',
+}
+
+
+@pytest.mark.parametrize("words", FORBIDDEN.values(), ids=FORBIDDEN)
+def test_a_refusal_that_quotes_an_error_of_a_server_is_a_refusal(words: str) -> None:
+    world = World().settle().after(20).pods_refused(words).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
+    world.after(7200).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "False")

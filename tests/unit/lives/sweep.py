@@ -1,5 +1,6 @@
 """One life of a FineTuneSweep: the real rounds over an API server that goes wrong, with an operator that dies and a
-cache that lags; its trials are played. What must hold is looked at after every write, and it ends as in peace.
+cache that lags; its trials and its final are played, and what may be edited is. What must hold is looked at after every
+write, and it ends as in peace.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import product
 from random import Random
+from statistics import fmean
 from typing import Any
 
 from trimtab_operator.api import FineTuneSweepStatus
+from trimtab_operator.api.sweep_judging import FinalState
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import format_time
@@ -23,6 +26,7 @@ from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
 from trimtab_trainer.contract.sweeps.settings import Point, SuggestionRequest, TrialState
 
 from tests.unit.lives.faults import FaultyApi
+from tests.unit.lives.finals import FINAL, Finals
 from tests.unit.lives.life import OneObject
 from tests.unit.lives.trials import RATES, RULE, Trials, holds, trial_of
 from tests.unit.runtime.objects import NAMESPACE, finetunejob
@@ -31,6 +35,8 @@ T0 = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 KEY = Key("FineTuneSweep", NAMESPACE, "guide")
 KIND = KINDS["FineTuneSweep"]
 RESOURCE = OWN["FineTuneSweep"]
+BUDGETS = (30, 90, 130, 170)
+"""Accelerator seconds; a trial without folds takes 40 of them."""
 
 
 async def in_order(request: SuggestionRequest) -> tuple[Point, ...]:
@@ -48,7 +54,7 @@ async def all_alike(request: SuggestionRequest) -> dict[int, float]:
 
 @dataclass(frozen=True)
 class Shape:
-    """What is drawn of a sweep."""
+    """What is drawn of a sweep. `finalists`: 0 for one without a final; `budget`: None for one without a limit."""
 
     pruned: bool
     folded: bool
@@ -56,6 +62,8 @@ class Shape:
     trials: int
     seed: int
     retain: str
+    finalists: int
+    budget: int | None
 
     @classmethod
     def of(cls, random: Random) -> Shape:
@@ -66,6 +74,8 @@ class Shape:
             trials=random.choice((3, 4)),
             seed=random.choice((1, 2)),
             retain=random.choice(("All", "Best")),
+            finalists=random.choice((0, 1, 2, 3)),
+            budget=random.choice((None, None, *BUDGETS)),
         )
 
     @property
@@ -74,6 +84,8 @@ class Shape:
         template["training"] = {"evaluateEverySteps": 10, "maxSteps": 40}
         if not self.folded:
             template["dataset"]["validation"] = {"fraction": 0.1}
+        if self.finalists:
+            template["dataset"]["test"] = {"fraction": 0.1}
         return {
             "apiVersion": "trimtab.dev/v1alpha1",
             "kind": "FineTuneSweep",
@@ -87,6 +99,8 @@ class Shape:
                 "retainTrials": self.retain,
                 **({"pruning": RULE} if self.pruned else {}),
                 **({"folds": 2} if self.folded else {}),
+                **({"final": {"topTrials": self.finalists, **FINAL}} if self.finalists else {}),
+                **({"budget": {"acceleratorSeconds": self.budget}} if self.budget is not None else {}),
             },
             "status": {},
         }
@@ -103,8 +117,12 @@ class Life(OneObject):
         self.api = FaultyApi(random, lambda: self.now)
         self.api.wrote = self._look_at
         self.trials = Trials(self.api, random)
+        self.finals = Finals(self.api, monotone=shape.pruned)
         self.story: list[str] = [str(shape)]
         self.created, self.deleted = Counter[str](), Counter[str]()
+        self.dropped_after_the_end = set[str]()
+        self.most_parallel = max(shape.parallel, shape.finalists)
+        self.had_budget = shape.budget is not None
         self.operator = self._new_operator()
         self.api.put(RESOURCE, shape.body)
 
@@ -124,16 +142,23 @@ class Life(OneObject):
             assert before is None or after is not None, self.story
             if before is not None and after is not None:
                 self._what_is_over_stays_as_it_is(before, after)
-        if written["kind"] != "FineTuneJob":
+                self._what_is_begun_may_be(before, after)
+        if written["kind"] not in ("FineTuneJob", "Evaluation"):
             return
-        name = written["metadata"]["name"]
+        name = f"{written['kind']} {written['metadata']['name']}"
         self.created[name] += before is None
         self.deleted[name] += after is None
+        if after is None and has_ended(KIND, self.sweep):
+            self.dropped_after_the_end.add(name)
         assert self.created[name] <= self.deleted[name] + 1, (self.story, name, "twice at once")
-        known = {each["id"] for each in self.sweep["status"].get("trials", ())}
+        told = self.sweep["status"]
+        if written["kind"] == "Evaluation":
+            assert trial_of(written) in {each["id"] for each in told["final"]}, (self.story, name, "of no finalist")
+            return
+        known = {each["id"] for each in told.get("trials", ())}
         assert trial_of(written) in known, (self.story, name, "was not written down before")
         under_way = {trial_of(job) for job in self.trials.all if holds(job)}
-        assert len(under_way) <= self.shape.parallel, (self.story, under_way)
+        assert len(under_way) <= self.most_parallel, (self.story, under_way)
 
     def _what_is_over_stays_as_it_is(self, before: Body, after: Body) -> None:
         if has_ended(KIND, before):
@@ -146,19 +171,71 @@ class Life(OneObject):
                 assert now[was["id"]] == was, self.story
             rungs = was.get("rungValues") or []
             assert (now[was["id"]].get("rungValues") or [])[: len(rungs)] == rungs, self.story
+        if finalists := before["status"].get("final"):
+            entries = after["status"]["final"]
+            assert [each["id"] for each in entries] == [each["id"] for each in finalists], self.story
+            for was, entry in zip(finalists, entries, strict=True):
+                assert was == entry or FinalState(was["state"]) is FinalState.RUNNING, self.story
+            assert len(now) == len(before["status"]["trials"]), (self.story, "begun after the end of the search")
+
+    def _what_is_begun_may_be(self, before: Body, after: Body) -> None:
+        """Compare trials that are begun, or go on, with the limits as they are now."""
+        there = {each["id"]: each for each in before["status"].get("trials", ())}
+        trials, spec = after["status"].get("trials", []), after["spec"]
+        running = [each for each in trials if each["state"] == TrialState.RUNNING]
+        fresh = [each for each in trials if each["id"] not in there]
+        goes_on = [each for each in running if there.get(each["id"], each)["state"] == TrialState.PAUSED]
+        if fresh:
+            assert len(trials) <= spec["maxTrials"], self.story
+        if fresh or goes_on:
+            assert not spec.get("suspend"), self.story
+            assert len(running) <= spec["parallelTrials"], self.story
+        budget = (spec.get("budget") or {}).get("acceleratorSeconds")
+        known = [each for each in trials if each["id"] in there]
+        costs = [_seconds(each) for each in known if _seconds(each) and _is_judged(each)]
+        if fresh and budget is not None and costs:
+            one = fmean(costs)
+            held = sum(max(_seconds(each), one) for each in known if each["state"] == TrialState.RUNNING)
+            spent = sum(_seconds(each) for each in known if each["state"] != TrialState.RUNNING)
+            assert spent + held + one * len(fresh) <= budget, (self.story, spent, held, one, budget)
 
     # the cluster and its people
 
+    def one_gets_on(self) -> None:
+        if judged := self.finals.live:
+            self.finals.gets_on(self.random.choice(judged))
+        self.trials.one_gets_on()
+
     def somebody_deletes_a_trial(self) -> None:
-        self.trials.one_is_deleted()
+        if self.finals.all and self.random.random() < 0.5:
+            self.finals.drop(self.random.choice(self.finals.all))
+        else:
+            self.trials.one_is_deleted()
 
     def the_user_suspends(self) -> None:
         self._edit(suspend=self.random.random() < 0.5)
 
+    def the_user_edits_a_limit(self) -> None:
+        """Raise one, or lower it."""
+        field = self.random.choice(("maxTrials", "parallelTrials", "budget"))
+        number = self.random.choice((1, 2, 3, 4, 5, 6, 7))
+        self.story.append(f"  {field}: {number}")
+        if field == "maxTrials":
+            self._edit(maxTrials=number)
+        elif field == "parallelTrials":
+            self.most_parallel = max(self.most_parallel, number)
+            self._edit(parallelTrials=number)
+        elif number > len(BUDGETS):
+            self._edit(budget=None)
+        else:
+            self.had_budget = True
+            self._edit(budget={"acceleratorSeconds": BUDGETS[number - 1]})
+
     def _edit(self, **spec: Any) -> None:
         found = self.sweep
         metadata = {**found["metadata"], "generation": found["metadata"]["generation"] + 1}
-        self.api.put(RESOURCE, {**found, "metadata": metadata, "spec": {**found["spec"], **spec}})
+        made = {key: value for key, value in {**found["spec"], **spec}.items() if value is not None}
+        self.api.put(RESOURCE, {**found, "metadata": metadata, "spec": made})
 
     def time_goes_by(self) -> None:
         self.now += timedelta(seconds=self.random.choice((1, 10, 100)))
@@ -168,9 +245,10 @@ class Life(OneObject):
     async def live(self, steps: int) -> FineTuneSweepStatus:
         """Live for some steps, then in peace until it ends."""
         happenings: tuple[Callable[[], None], ...] = (
-            *(self.trials.one_gets_on,) * 7,
+            *(self.one_gets_on,) * 8,
             self.somebody_deletes_a_trial,
             self.the_user_suspends,
+            self.the_user_edits_a_limit,
             self.time_goes_by,
             self.the_operator_dies,
         )
@@ -187,6 +265,8 @@ class Life(OneObject):
             self.story.append(f"peace: {summary_of(KIND, self.sweep).get('message')}")
             for job in self.trials.live:
                 self.trials.gets_on_by_far(job, to_a_station=self.shape.pruned)
+            for evaluation in self.finals.live:
+                self.finals.gets_on(evaluation)
             self._deliver(self.operator, share=1.0)
             await self.operate(6)
             self.now += timedelta(seconds=61)
@@ -194,26 +274,62 @@ class Life(OneObject):
 
     def _is_tidy(self) -> bool:
         """Tell whether nothing runs any more, and what shall not be kept is gone."""
-        best = self.status.best
-        kept = all(best is not None and trial_of(job) == best.id for job in self.trials.all)
-        return not any(holds(job) for job in self.trials.all) and (kept or self.shape.retain == "All")
+        best, children = self.status.best, [*self.trials.all, *self.finals.all]
+        kept = best is None or all(trial_of(each) == best.id for each in children)
+        runs = any(holds(job) for job in self.trials.all) or any(self.finals.live)
+        return not runs and (kept or self.shape.retain == "All")
+
+
+def _seconds(trial: Body) -> int:
+    return int(trial.get("acceleratorSeconds") or 0)
+
+
+def _is_judged(trial: Body) -> bool:
+    stopped = trial["state"] != TrialState.RUNNING and bool(trial.get("rungValues"))
+    return trial.get("value") is not None or stopped
+
+
+@dataclass(frozen=True)
+class End:
+    """What became of a sweep. Which trials are trained to their end beside the best may depend on who was faster."""
+
+    trials: frozenset[str]
+    reason: str
+    winner: str | None
+    final: tuple[tuple[str, FinalState, float | None], ...]
+
+    @classmethod
+    def of(cls, life: Life, status: FineTuneSweepStatus) -> End:
+        entries = status.final if not life.shape.pruned else ()
+        return cls(
+            frozenset(each.id for each in status.trials),
+            summary_of(KIND, life.sweep)["reason"],
+            status.best.id if status.best is not None else None,
+            tuple((each.id, each.state, each.value) for each in entries),
+        )
 
 
 @cache
-def in_peace(shape: Shape) -> tuple[frozenset[str], str]:
-    """Return the trials, by id, and the winner of a sweep to which nothing happens."""
-    status = asyncio.run(Life(shape, Random(0)).live(0))
-    assert status.best is not None
-    return frozenset(each.id for each in status.trials), status.best.id
+def in_peace(shape: Shape) -> End:
+    """Return the end of a sweep to which nothing happens."""
+    life = Life(shape, Random(0))
+    return End.of(life, asyncio.run(life.live(0)))
 
 
 def live(seed: int, steps: int) -> None:
-    """Play one life."""
+    """Play one life. It ends as one that was to have as many trials from the start, and may cost what it wants."""
     random = Random(f"FineTuneSweep {seed}")
     life = Life(Shape.of(random), random)
     status = asyncio.run(life.live(steps))
-    trials, winner = in_peace(replace(life.shape, retain="All"))
-    assert {each.id for each in status.trials} == trials, life.story
-    assert status.best is not None
-    assert status.best.id == winner, (life.story, status.trials)
+    end = End.of(life, status)
+    peace = in_peace(replace(life.shape, trials=len(status.trials), retain="All", budget=None))
+    if life.had_budget and life.shape.pruned:  # those that wait at a rung may not go on
+        values = {each.id: each.value for each in status.trials if each.value is not None}
+        assert end.winner == min(values, key=values.__getitem__, default=None), (life.story, status.trials)
+        assert end.trials == peace.trials, life.story
+    else:
+        assert end == peace, (life.story, status.trials)
     assert all(each.state.is_over for each in status.trials), life.story
+    if life.shape.finalists and end.reason == "Completed":
+        there = life.created["Evaluation guide"] > life.deleted["Evaluation guide"]
+        assert there or "Evaluation guide" in life.dropped_after_the_end, (life.story, "the winner has no Evaluation")

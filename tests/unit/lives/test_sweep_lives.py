@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from trimtab_operator.runtime.rounds import inquiries
+from trimtab_operator.runtime.rounds.suggesting import Suggesting
 
 from tests.unit.lives import sweep
 
@@ -21,7 +21,7 @@ STEPS = 14
 def test_whatever_goes_wrong_the_same_trials_are_made_once_and_the_same_one_wins(
     first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inquiries, "suggested", sweep.in_order)
-    monkeypatch.setattr(inquiries, "important", sweep.all_alike)
+    monkeypatch.setattr(Suggesting, "points", staticmethod(sweep.in_order))
+    monkeypatch.setattr(Suggesting, "importance", staticmethod(sweep.all_alike))
     for seed in range(first, first + CHUNK):
         sweep.live(seed, STEPS)

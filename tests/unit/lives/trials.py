@@ -85,7 +85,7 @@ class Trials:
         """Say the next word of a FineTuneJob: prepared, begun, at the next station, waiting, at rest, or over."""
         status = job.get("status", {})
         if job["spec"].get("suspend") and said(job).get("reason") != "Suspended":
-            self._tell(job, conditions=[_condition("Suspended")])
+            self._tell(job, conditions=[condition("Suspended")])
         elif job["spec"].get("suspend") and _runs(job):
             if self._random.random() < 0.3:
                 self._trains(job)  # while its checkpoint is being written
@@ -97,7 +97,7 @@ class Trials:
             dataset = {"digest": sha("a"), "rowsDigest": sha("b"), "rows": 9, "tokens": 99}
             self._tell(job, dataset=dataset, progress={"step": 0, "totalSteps": STATIONS[-1]})
         elif not _runs(job):
-            self._tell(job, conditions=[_condition("Training")], attempts=[_attempt(startTime=TIME)])
+            self._tell(job, conditions=[condition("Training")], attempts=[_attempt(startTime=TIME)])
         else:
             self._trains(job)
 
@@ -120,7 +120,7 @@ class Trials:
         )
 
     def _ends(self, job: Body, reason: str, status: str, **told: Any) -> None:
-        self._tell(job, conditions=[_condition(reason, status)], attempts=[_attempt(reason=reason)], **told)
+        self._tell(job, conditions=[condition(reason, status)], attempts=[_attempt(reason=reason)], **told)
 
     def _tell(self, job: Body, **status: Any) -> None:
         self._api.put(RESOURCE, {**job, "status": {**job.get("status", {}), **status}})
@@ -139,5 +139,5 @@ def _attempt(**fields: Any) -> Body:
     return {"number": 0, "stage": "train", "jobName": "x", "jobUID": "x", **fields}
 
 
-def _condition(reason: str, status: str = "Unknown") -> Body:
+def condition(reason: str, status: str = "Unknown") -> Body:
     return {"type": "Succeeded", "status": status, "reason": reason, "message": reason, "lastTransitionTime": TIME}

@@ -32,8 +32,11 @@ def deliver(operator: Rounds, api: FakeApi, random: Random, share: float, *, in_
                     yield key
             elif in_order:
                 break
+        unwanted = {body["metadata"].get("uid"): version_of(body) for body in bodies if not store.wants(body)}
         for entry in store:
-            if entry.uid not in there and heard() and (key := store.remove(entry.uid)) is not None:
+            if entry.uid in there or unwanted.get(entry.uid, entry.version + 1) <= entry.version:
+                continue  # the second was read by its name since it left the selection
+            if heard() and (key := store.remove(entry.uid, unwanted.get(entry.uid))) is not None:
                 yield key
 
 

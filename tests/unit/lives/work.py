@@ -11,10 +11,17 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
 
-from trimtab_operator.api import NOT_UNDERSTOOD
+from trimtab_operator.api import NOT_UNDERSTOOD, State
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
-from trimtab_operator.domain.views import INDEX_LABEL, OWNER_LABELS, QUEUE_LABEL, format_time
+from trimtab_operator.domain.views import (
+    INDEX_LABEL,
+    JOB_NAME_LABEL,
+    JOB_UID_LABEL,
+    OWNER_LABELS,
+    QUEUE_LABEL,
+    format_time,
+)
 from trimtab_operator.runtime.kube import JOBS, NODES, OWN, PODS, Body
 from trimtab_operator.runtime.rounds.gate import has_ended, summary_of
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
@@ -27,6 +34,7 @@ from tests.unit.domain.makers import (
     PREPARED_EVALUATION,
     adapterrollout,
     finished,
+    sha,
 )
 from tests.unit.lives.faults import FaultyApi
 from tests.unit.lives.life import OneObject
@@ -48,6 +56,19 @@ LATER_RETRIES = {"onFailure": "Automatic", "onDisruption": 3}
 """As no version is understood that is known today."""
 
 
+JUDGED: Body = {
+    "judge": {"endpoint": {"url": "http://judges:8000/v1", "model": "judge"}},
+    "tasks": [
+        {
+            "name": "heldout",
+            "type": "Judge",
+            "dataset": {"split": "Test"},
+            "judging": {"instructions": "Prefer what is right."},
+        }
+    ],
+}
+
+
 class Life(OneObject):
     """`kind` is FineTuneJob, Evaluation or AdapterExport; everything that happens follows from the seed."""
 
@@ -62,10 +83,12 @@ class Life(OneObject):
         self.acting = False
         self.suspended_by: dict[str, bool] = {}
         """Whether the operator did it, or the user, by uid of the Job."""
+        self.judge_replied = False
+        """Whether a pod has told that the judge's endpoint takes questions."""
         self.story: list[str] = []
         self.queued = self.random.random() < 0.3
         self.operator = self._new_operator()
-        self.api.put(OWN[kind], self._object())
+        self.uid = self.api.put(OWN[kind], self._object())["metadata"]["uid"]
         if kind != "FineTuneJob":
             self._upstream()
 
@@ -85,6 +108,8 @@ class Life(OneObject):
             body["metadata"]["labels"] = {QUEUE_LABEL: "gpus"}
         if self.kind.name == "Evaluation" and self.random.random() < 0.5:
             body["spec"]["baseline"] = {"rolloutName": "guide"}
+            if self.random.random() < 0.5:
+                body["spec"] |= JUDGED
         return body
 
     def _upstream(self) -> None:
@@ -114,7 +139,18 @@ class Life(OneObject):
                 self.suspended_by = dict.fromkeys(self.suspended_by, True)
         if after["kind"] == "Job":
             self._one_job_is_live()
+            self._nothing_runs_beside(before, after)
             self._nobody_is_written_against(before, after)
+            self._a_judge_is_looked_at_first_and_once(before, after)
+
+    def _a_judge_is_looked_at_first_and_once(self, before: Body | None, after: Body) -> None:
+        """What has accelerators begins once the judge was looked at, and then nobody looks at it again."""
+        found = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"))
+        if before is not None or not self.acting or found is None or "judge" not in found["spec"]:
+            return
+        noted, stage = "judgeReady" in found.get("status", {}), _labels_of(after)["trimtab.dev/stage"]
+        assert self.judge_replied or stage != "evaluate", self.story
+        assert not noted or stage != "judge" or _has_answers(after), self.story
 
     def _ended_stays_ended(self, before: Body | None, after: Body) -> None:
         if (
@@ -130,7 +166,7 @@ class Life(OneObject):
         status = after.get("status", {})
         attempts = status.get("attempts", ())
         numbers = [attempt["number"] for attempt in attempts]
-        assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True, self.story
+        assert numbers == sorted(set(numbers)), self.story  # a name that another Job has is passed over
         for attempt in attempts:
             if attempt.get("reason") is not None:
                 charged = self.charged.setdefault(attempt["number"], attempt.get("chargedTo"))
@@ -140,6 +176,14 @@ class Life(OneObject):
 
     def _one_job_is_live(self) -> None:
         assert len(self._live()) <= 1, (self.story, [job["metadata"]["name"] for job in self._live()])
+
+    def _nothing_runs_beside(self, before: Body | None, after: Body) -> None:
+        """What somebody took from its Job may run on, and then nothing begins before it has ended."""
+        if before is None and self.acting:
+            found = self.api.objects[self.kind.crd.plural, NAMESPACE, "demo"]
+            known = {attempt["jobUID"] for attempt in found["status"].get("attempts", ())}
+            left = [pod["metadata"]["name"] for pod in self._left_behind() if _job_of(pod) in known]
+            assert not left, (self.story, left)
 
     def _nobody_is_written_against(self, before: Body | None, after: Body) -> None:
         """Of who suspends a Job, only that one lets it go on, or the user by name."""
@@ -176,8 +220,14 @@ class Life(OneObject):
     def _pods_of(self, job: Body) -> dict[int, Body]:
         """Return the pods that are there, by their index."""
         uid = job["metadata"]["uid"]
-        mine = [p for p in self._mine("pods") if p["metadata"]["ownerReferences"][0]["uid"] == uid]
+        mine = [pod for pod in self._mine("pods") if _job_of(pod) == uid]
         return {int(p["metadata"]["labels"][INDEX_LABEL]): p for p in mine}
+
+    def _left_behind(self) -> list[Body]:
+        """Return the pods that run on though somebody has deleted their Job without them."""
+        jobs = {job["metadata"]["uid"] for job in self._mine("jobs")}
+        left = [pod for pod in self._mine("pods") if _job_of(pod) not in jobs and "terminated" not in _state_of(pod)]
+        return [pod for pod in left if "deletionTimestamp" not in pod["metadata"]]
 
     def _some_pod_of(self, job: Body | None) -> Body | None:
         pods = self._pods_of(job) if job is not None else {}
@@ -217,8 +267,10 @@ class Life(OneObject):
             return
         labels = {
             OWNER_LABELS[self.kind.name]: "demo",
-            "trimtab.dev/stage": job["metadata"]["labels"]["trimtab.dev/stage"],
+            "trimtab.dev/stage": _labels_of(job)["trimtab.dev/stage"],
             INDEX_LABEL: str(index),
+            JOB_UID_LABEL: job["metadata"]["uid"],
+            JOB_NAME_LABEL: job["metadata"]["name"],
         }
         owner = {"kind": "Job", "name": job["metadata"]["name"], "uid": job["metadata"]["uid"], "controller": True}
         name = f"{job['metadata']['name']}-{index}-x"
@@ -244,15 +296,25 @@ class Life(OneObject):
         self.api.put(PODS, {**pod, "status": {**pod["status"], "phase": phase, "containerStatuses": [state]}})
 
     def _words(self, job: Body, reason: Reason, **said: Any) -> str:
-        labels = job["metadata"]["labels"]
-        uid = job["metadata"]["ownerReferences"][0]["uid"]
+        labels = _labels_of(job)
         stage, attempt = Stage(labels["trimtab.dev/stage"]), int(labels["trimtab.dev/attempt"])
-        return TerminationMessage(stage=stage, run_uid=uid, attempt=attempt, reason=reason, **said).encode()
+        return TerminationMessage(stage=stage, run_uid=self.uid, attempt=attempt, reason=reason, **said).encode()
+
+    def _spec(self) -> Body:
+        found: Body = self.api.objects.get((self.kind.crd.plural, NAMESPACE, "demo"), {}).get("spec", {})
+        return found
 
     def _findings(self, job: Body) -> dict[str, Any]:
-        prepares = job["metadata"]["labels"]["trimtab.dev/stage"] == "prepare"
+        prepares = _labels_of(job)["trimtab.dev/stage"] == "prepare"
         if self.kind.name == "Evaluation":
-            return {"prepared_evaluation": PREPARED_EVALUATION} if prepares else {"packed_outcome": OUTCOME.pack(3072)}
+            if prepares:
+                return {"prepared_evaluation": PREPARED_EVALUATION}
+            stage = _labels_of(job)["trimtab.dev/stage"]
+            if stage == "judge" and not _has_answers(job):
+                self.judge_replied = True
+                return {"judge_ready": True}
+            answers = stage == "evaluate" and "judge" in self._spec()
+            return {"answers_digest": sha("9")} if answers else {"packed_outcome": OUTCOME.pack(3072)}
         if self.kind.name == "AdapterExport":
             return {"exported": EXPORTED}
         return {"prepared": PREPARED} if prepares else {"artifact": ARTIFACT, "summary": Summary(step=100)}
@@ -316,6 +378,49 @@ class Life(OneObject):
         for pod in pods.values():
             self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
 
+    def somebody_deletes_the_job_and_leaves_its_pods(self) -> None:
+        """As `--cascade=orphan` does."""
+        job = self._newest()
+        if job is None:
+            return
+        pods = self._pods_of(job)
+        self.api.drop(JOBS, NAMESPACE, job["metadata"]["name"])
+        for pod in pods.values():
+            self.api.put(PODS, {**pod, "metadata": {**pod["metadata"], "ownerReferences": []}})
+
+    def what_was_left_behind_ends(self) -> None:
+        for pod in self._left_behind():
+            self._terminate(pod, 0, "", "Succeeded")
+
+    def somebody_takes_the_job_from_its_owner(self) -> None:
+        """By a tool that strips owner references, or with the labels too; or by one that writes others'."""
+        job = self._newest()
+        if job is None:
+            return
+        metadata = {**job["metadata"], "ownerReferences": []}
+        what = self.random.choice(("owner", "labels", "both", "another"))
+        if what == "another":
+            metadata["ownerReferences"] = [self._owner("no-more")]
+        elif what == "labels":
+            metadata["ownerReferences"] = job["metadata"]["ownerReferences"]
+        if what in ("labels", "both"):
+            metadata["labels"] = {"app": "restored"}
+        self.api.put(JOBS, {**job, "metadata": metadata})
+
+    def _owner(self, uid: str) -> Body:
+        owner = {"apiVersion": "trimtab.dev/v1alpha1", "kind": self.kind.name, "name": "demo", "uid": uid}
+        return {**owner, "controller": True}
+
+    def a_backup_brings_the_job_back(self) -> None:
+        """As another object of the same name, whose owner is one of before."""
+        job = self._newest()
+        if job is None:
+            return
+        owners = self.random.choice(([], [self._owner("no-more")]))
+        self._delete(job)
+        metadata = {key: job["metadata"][key] for key in ("namespace", "name", "labels")}
+        self.api.put(JOBS, {**job, "metadata": {**metadata, "ownerReferences": owners}})
+
     def the_pod_is_to_go_and_its_node_may_be_dead(self) -> None:
         pod = self._some_pod_of(self._newest())
         if pod is not None:
@@ -349,10 +454,18 @@ class Life(OneObject):
         self.the_job_controller_works()
 
     def the_job_controller_works(self) -> None:
-        """It deletes the pods of a suspended Job, and those of Jobs that are gone."""
+        """It deletes the pods of a suspended Job, and those of Jobs that are gone.
+
+        The garbage collector does that, and deletes Jobs whose owner is gone.
+        """
+        for orphan in self._mine("jobs"):
+            if any(each["uid"] != self.uid for each in orphan["metadata"]["ownerReferences"]):
+                self.api.drop(JOBS, NAMESPACE, orphan["metadata"]["name"])
         uids = {job["metadata"]["uid"]: job for job in self._mine("jobs")}
         for pod in self._mine("pods"):
-            job = uids.get(pod["metadata"]["ownerReferences"][0]["uid"])
+            job = uids.get(_job_of(pod))
+            if job is None and not pod["metadata"]["ownerReferences"]:
+                continue  # it was left behind, and runs on
             if job is None or (job["spec"].get("suspend") and not _finished(job)):
                 self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
                 if job is not None:
@@ -395,6 +508,10 @@ class Life(OneObject):
             self.it_exits,
             self.it_is_evicted,
             self.somebody_deletes_the_job,
+            self.somebody_deletes_the_job_and_leaves_its_pods,
+            self.what_was_left_behind_ends,
+            self.somebody_takes_the_job_from_its_owner,
+            self.a_backup_brings_the_job_back,
             self.the_pod_is_to_go_and_its_node_may_be_dead,
             self.the_queue_decides,
             self.somebody_else_suspends_the_job,
@@ -418,6 +535,11 @@ class Life(OneObject):
             self.now += timedelta(seconds=61)
         raise AssertionError((self.story, summary_of(self.kind, found or {})))
 
+    def _somebody_does_as_the_message_says(self) -> None:
+        for job in self._mine("jobs"):
+            if not any(owner["uid"] == self.uid for owner in job["metadata"]["ownerReferences"]):
+                self._delete(job)
+
     def _peace(self, found: Body) -> None:
         """Nobody suspends any more, and what runs succeeds."""
         self.story.append(f"peace: {summary_of(self.kind, found).get('reason')}")
@@ -425,6 +547,9 @@ class Life(OneObject):
             self._write({**found, "spec": {**found["spec"], "suspend": False, "retries": RETRIES}})
             return
         self.the_job_controller_works()
+        self.what_was_left_behind_ends()
+        if summary_of(self.kind, found).get("reason") == State.NAME_TAKEN:
+            self._somebody_does_as_the_message_says()
         job = self._newest()
         if job is None:
             return
@@ -439,6 +564,24 @@ class Life(OneObject):
             for _ in range(4 * job["spec"]["completions"]):
                 self.the_pod_runs()
             self.it_succeeds()
+
+
+def _labels_of(job: Body) -> dict[str, str]:
+    """Return the labels of a Job's pods, which nobody can change any more."""
+    labels: dict[str, str] = job["spec"]["template"]["metadata"]["labels"]
+    return labels
+
+
+def _has_answers(job: Body) -> bool:
+    """Tell whether a Job of the stage judge is given something to judge; without that it looks at the judge."""
+    arguments: list[str] = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    return any("answersDigest" in each for each in arguments)
+
+
+def _job_of(pod: Body) -> str:
+    """Return the uid of the Job that made a pod, whoever owns it now."""
+    uid: str = pod["metadata"]["labels"][JOB_UID_LABEL]
+    return uid
 
 
 def _state_of(pod: Body) -> Body:

@@ -88,6 +88,12 @@ class FakeApi:
                 if step["op"] == "add":
                     place[last] = step["value"]
         else:
+            metadata = patch.get("metadata", {})
+            if (
+                metadata.get("resourceVersion", body["metadata"]["resourceVersion"])
+                != body["metadata"]["resourceVersion"]
+            ):
+                raise Conflict(409, "Conflict", "resourceVersion")
             body = merged(body, patch)
         return self.put(resource, body)
 

@@ -82,7 +82,11 @@ def job(
             "name": name,
             "uid": uid,
             "resourceVersion": str(version),
-            "labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "1"},
+            "labels": {
+                "app.kubernetes.io/managed-by": "trimtab",
+                "trimtab.dev/stage": "train",
+                "trimtab.dev/attempt": "1",
+            },
             "ownerReferences": [{"kind": kind, "name": "demo", "uid": owner, "controller": True}],
         },
         "spec": {},

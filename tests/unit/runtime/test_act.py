@@ -40,7 +40,7 @@ async def world() -> World:
 
 async def test_what_was_created_is_in_the_cache_at_once(world: World) -> None:
     await world.actor.act(Create(job()), ABOUT)
-    assert [view.name for view in world.cache.jobs.of_parent("ftj-1")] == ["demo-train-1"]
+    assert [view.name for view in world.cache.jobs_of(Key("FineTuneJob", NAMESPACE, "demo"))] == ["demo-train-1"]
 
 
 async def test_a_child_that_is_decided_on_itself_is_looked_at_though_no_watch_brings_news_of_it() -> None:
@@ -68,7 +68,7 @@ async def test_what_a_webhook_denies_with_whatever_code_is_denied_and_nothing_is
 ) -> None:
     """A Job that only seems to be gone would run beside the next one."""
     await world.actor.act(Create(job()), ABOUT)
-    (view,) = world.cache.jobs.of_parent("ftj-1")
+    (view,) = world.cache.jobs_of(Key("FineTuneJob", NAMESPACE, "demo"))
     answer = to_json({"reason": "AlreadyExists" if code == 409 else "NotFound", "message": DENIED})
     world.api.before = failing(verb, "jobs", refusal_of(code, answer, {}))
     actions: dict[str, Action] = {
@@ -79,7 +79,7 @@ async def test_what_a_webhook_denies_with_whatever_code_is_denied_and_nothing_is
     with pytest.raises(Denied) as raised:
         await world.actor.act(actions[verb], ABOUT)
     assert is_refusal(raised.value)
-    assert [each.uid for each in world.cache.jobs.of_parent("ftj-1")] == [view.uid]
+    assert [each.uid for each in world.cache.jobs_of(Key("FineTuneJob", NAMESPACE, "demo"))] == [view.uid]
 
 
 async def test_creating_twice_is_success_when_the_owner_is_the_same(world: World) -> None:

@@ -50,7 +50,7 @@ def test_the_first_list_fills_the_cache_and_tells_of_what_has_not_ended() -> Non
         await world.audit.fill()
         assert world.told == [KEY]
         assert world.audit.ended == [Key("FineTuneJob", NAMESPACE, "done")]
-        assert len(world.cache.jobs.of_parent("ftj-1")) == 1
+        assert len(world.cache.jobs_of(KEY)) == 1
         assert world.audit.filled
 
     run(story())
@@ -66,7 +66,9 @@ def test_of_what_has_ended_only_that_is_looked_at_about_which_something_is_left_
             world.api.put(
                 FINETUNEJOBS, {**body, "metadata": {**body["metadata"], "generation": generation}, "spec": spec}
             )
-        world.api.put(JOBS, job("lives-train-1", "job-lives", owner="uid-of-lives"))
+        lives = job("lives-train-1", "job-lives", owner="uid-of-lives")
+        lives["metadata"]["ownerReferences"][0]["name"] = "lives"
+        world.api.put(JOBS, lives)
         await world.audit.fill()
         assert {key.name for key in world.audit.ended} == {"changed", "goes", "lives"}
 

@@ -7,6 +7,7 @@ import itertools
 
 import pytest
 from trimtab_operator.domain.cluster import Key
+from trimtab_operator.domain.views import JOB_LABEL
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import TOMBSTONE_SECONDS, Cache, slim
 
@@ -22,7 +23,7 @@ async def test_a_change_concerns_the_finetunejob() -> None:
     assert cache.owners["FineTuneJob"].put(finetunejob()) == KEY
     assert cache.jobs.put(job()) == KEY
     assert cache.pods.put(pod()) == KEY
-    assert [view.name for view in cache.jobs.of_parent("ftj-1")] == ["demo-train-1"]
+    assert [view.name for view in cache.jobs_of(KEY)] == ["demo-train-1"]
     assert [view.name for view in cache.pods.of_parent("job-1")] == ["demo-train-1-x"]
 
 
@@ -47,7 +48,7 @@ async def test_what_was_deleted_does_not_come_back() -> None:
     cache.jobs.put(job(version=5))
     assert cache.jobs.remove("job-1") == KEY
     assert cache.jobs.put(job(version=6)) is None
-    assert cache.jobs.of_parent("ftj-1") == []
+    assert cache.jobs_of(KEY) == []
 
 
 async def test_a_deletion_may_come_before_the_object() -> None:
@@ -69,10 +70,37 @@ async def test_another_object_of_the_name_replaces_the_first_and_not_the_other_w
     assert cache.owners["FineTuneJob"].named(NAMESPACE, "demo") is not None
 
 
-async def test_children_are_matched_by_uid() -> None:
+async def test_a_job_is_found_by_whose_it_says_it_is_and_tells_who_controls_it() -> None:
     cache = Cache()
     cache.jobs.put(job(owner="first"))
-    assert cache.jobs.of_parent("second") == []
+    (view,) = cache.jobs_of(KEY)
+    assert view.owner_uid == "first"
+
+
+@pytest.mark.parametrize("lost", ["owner", "labels", "both", "taken by another controller"])
+async def test_what_a_job_has_lost_its_pods_labels_still_say(lost: str) -> None:
+    body = job()
+    said = {**body["metadata"]["labels"], JOB_LABEL: "demo"}
+    body["spec"] = {"template": {"metadata": {"labels": said}}}
+    if lost in ("owner", "both"):
+        body["metadata"]["ownerReferences"] = []
+    if lost in ("labels", "both"):
+        body["metadata"]["labels"] = {}
+    if lost == "taken by another controller":
+        body["metadata"]["ownerReferences"][0] |= {"kind": "CronJob", "name": "night"}
+    cache = Cache()
+    assert cache.jobs.put(body) == KEY
+    (view,) = cache.jobs_of(KEY)
+    assert (view.stage, view.attempt, view.owner_uid) == ("train", 1, "ftj-1" if lost == "labels" else "")
+    assert view.managed == (lost not in ("labels", "both"))
+
+
+async def test_what_left_its_selection_and_is_read_by_name_is_there() -> None:
+    cache = Cache()
+    cache.jobs.put(job(version=5))
+    cache.jobs.remove("job-1", 7)
+    assert cache.jobs.put(job(version=6)) is None
+    assert cache.jobs.put(job(version=7)) == KEY
 
 
 async def test_managed_fields_are_not_kept_and_states_are_counted() -> None:
@@ -127,6 +155,9 @@ def test_tombstones_are_not_kept_for_ever() -> None:
 HOSTILE: dict[str, dict[str, object]] = {
     "an attempt that is no number": {"labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "x"}},
     "an attempt of other digits": {"labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "١"}},
+    "an attempt after which there is none": {
+        "labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "1000000"}
+    },
     "an attempt without an end": {"labels": {"trimtab.dev/stage": "train", "trimtab.dev/attempt": "9" * 5000}},
     "no labels": {"labels": None},
     "no owner": {"ownerReferences": None},
@@ -158,7 +189,7 @@ async def test_times_of_tenants_are_no_times() -> None:
     body["status"] = {"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": "yesterday"}]}
     cache = Cache()
     cache.jobs.put(body)
-    (view,) = cache.jobs.of_parent("ftj-1")
+    (view,) = cache.jobs_of(KEY)
     assert (view.failed, view.ended) == (True, None)
 
 

@@ -71,7 +71,7 @@ async def test_a_change_concerns_the_evaluation_and_not_the_finetunejob_of_its_n
     assert cache.jobs.put(job("demo-eval-1", "job-9", owner="ftev-1", kind="Evaluation")) == KEY
     assert cache.pods.put(pod("demo-eval-1-x", "pod-9", job_uid="job-9", kind="Evaluation")) == KEY
     assert cache.jobs.put(job()) == JOB_KEY
-    assert [view.name for view in cache.jobs.of_parent("ftev-1")] == ["demo-eval-1"]
+    assert [view.name for view in cache.jobs_of(KEY)] == ["demo-eval-1"]
 
 
 async def test_whoever_waits_for_a_finetunejob_is_told_of_every_change_of_it() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from trimtab_operator.domain.views import JOB_LABEL
+from trimtab_operator.domain.cluster import Key
+from trimtab_operator.domain.views import JOB_LABEL, JobView
 from trimtab_operator.runtime.cluster.cache import Cache
 from trimtab_operator.runtime.cluster.firstlist import FirstList
 from trimtab_operator.runtime.kube import JOBS, PODS, Body
@@ -27,6 +28,10 @@ def family(api: FakeApi, number: int, status: Body, conditions: Sequence[Body] =
         api.put(resource, {**body, "metadata": {**body["metadata"], "labels": labels}})
 
 
+def jobs_of(cache: Cache, number: int) -> list[JobView]:
+    return cache.jobs_of(Key("FineTuneJob", NAMESPACE, f"f{number}"))
+
+
 async def read(api: FakeApi, many: int = 1) -> tuple[Cache, FirstList]:
     cache = Cache()
     first = FirstList(api, cache, (None,), many)
@@ -43,7 +48,7 @@ def test_of_bygone_jobs_and_pods_only_the_version_is_known() -> None:
         family(api, 9, SUCCEEDED)
         cache, _ = await read(api)
         assert {len(store) for store in (cache.owners["FineTuneJob"], cache.jobs, cache.pods)} == {10}
-        assert [view.name for view in cache.jobs.of_parent("ftj-9")] == ["f9-train-1"]
+        assert [view.name for view in jobs_of(cache, 9)] == ["f9-train-1"]
         assert [view.name for view in cache.pods.of_parent("job-9")] == ["f9-train-1-x"]
         assert [entry.uid for entry in cache.jobs if entry.view is not None] == ["job-9"]
         assert [entry.uid for entry in cache.pods if entry.view is not None] == ["pod-9"]
@@ -110,9 +115,9 @@ def test_a_job_that_outlives_its_owner_is_read_whole() -> None:
         family(api, 1, {"active": 1}, conditions=[ENDED])
         family(api, 2, SUCCEEDED, conditions=[ENDED])
         cache, _ = await read(api)
-        (view,) = cache.jobs.of_parent("ftj-1")
+        (view,) = jobs_of(cache, 1)
         assert not view.finished
-        assert cache.jobs.of_parent("ftj-2") == []
+        assert jobs_of(cache, 2) == []
 
     run(story())
 
@@ -124,7 +129,7 @@ def test_what_is_bygone_is_known_in_full_once_it_changes() -> None:
         cache, _ = await read(api)
         body = await api.get(JOBS, NAMESPACE, "f1-train-1")
         cache.jobs.put({**body, "metadata": {**body["metadata"], "resourceVersion": "9000"}})
-        assert [view.name for view in cache.jobs.of_parent("ftj-1")] == ["f1-train-1"]
+        assert [view.name for view in jobs_of(cache, 1)] == ["f1-train-1"]
         cache.jobs.remove("job-1")
         assert len(cache.jobs) == 0
 
@@ -139,7 +144,7 @@ def test_where_many_live_everything_is_listed_instead_of_read_one_by_one() -> No
             family(api, number, SUCCEEDED)
         cache, _ = await read(api)
         assert not [call for call in api.calls if call[0] == "get"]
-        assert all(len(cache.jobs.of_parent(f"ftj-{number}")) == 1 for number in range(1, 9))
+        assert all(len(jobs_of(cache, number)) == 1 for number in range(1, 9))
 
     run(story())
 
@@ -150,7 +155,7 @@ def test_where_little_has_ended_nothing_is_listed_twice() -> None:
         family(api, 1, SUCCEEDED, conditions=[ENDED])
         cache, _ = await read(api, many=100)
         assert [call for call in api.calls if call[1] == "jobs"] == [("list", "jobs", "")]
-        assert len(cache.jobs.of_parent("ftj-1")) == 1
+        assert len(jobs_of(cache, 1)) == 1
 
     run(story())
 

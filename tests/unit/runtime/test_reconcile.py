@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,10 @@ from pydantic import ValidationError
 from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
-from trimtab_operator.domain.plan import Create, Delete, EventsOf, Inquiry, NodeOf, Note, Plan, WarnedSince
+from trimtab_operator.domain.plan import Adopt, Create, Delete, EventsOf, Inquiry, NodeOf, Note, Plan, WarnedSince
+from trimtab_operator.domain.views import format_time
 from trimtab_operator.domain.work import Observed
-from trimtab_operator.runtime.kube import EVENTS, JOBS, ApiError, Denied, Invalid
+from trimtab_operator.runtime.kube import EVENTS, JOBS, PODS, ApiError, Denied, Invalid, NotFound, Unreachable
 from trimtab_operator.runtime.rounds.events import Events
 from trimtab_operator.runtime.rounds.reconcile import failed
 from trimtab_operator.runtime.rounds.workqueue import Retry
@@ -130,6 +132,16 @@ REFUSED: dict[str, tuple[ApiError, str, str]] = {
     "a policy that asks for a label": (ApiError(422, "Invalid", "jobs need a cost-centre"), "PodRefused", "False"),
     "a webhook": (ApiError(400, "BadRequest", "admission webhook denied the request"), "PodRefused", "False"),
     "a webhook with a code of its own": (Denied(409, "Conflict", "webhook denied the request"), "PodRefused", "False"),
+    "a quota that nobody has counted yet": (
+        ApiError(403, "Forbidden", "status unknown for quota: few, resources: count/jobs.batch"),
+        "QuotaExceeded",
+        "Unknown",
+    ),
+    "a right that the operator has lost": (
+        ApiError(403, "Forbidden", 'jobs.batch is forbidden: User "us" cannot create resource "jobs" in API group "x"'),
+        "PodRefused",
+        "Unknown",
+    ),
     "a webhook that is down": (Denied(500, "InternalError", "failed calling webhook"), "PodRefused", "Unknown"),
 }
 
@@ -164,6 +176,157 @@ async def test_a_job_that_is_refused_says_so_like_a_pod_and_is_tried_with_the_sa
         await rounds.round(KEY)
     assert condition()[1] == ("Preparing" if at_last == "Unknown" else state)
     assert [call[:2] for call in rounds.api.writes()].count(("patch", "finetunejobs")) <= 4
+
+
+FAULTS = {
+    "a server that is going down": ApiError(503, "ServiceUnavailable", "apiserver is shutting down"),
+    "too many requests": ApiError(429, "TooManyRequests", "the server has received too many requests"),
+    "a proxy that lets no large body through": ApiError(413, "", "Request Entity Too Large"),
+    "a Job that is too large for etcd": ApiError(500, "InternalError", "etcdserver: request is too large"),
+    "a namespace that is gone": NotFound(404, "NotFound", 'namespaces "team" not found'),
+    "a webhook that takes longer than we wait": Unreachable("create /apis/batch/v1/namespaces/team/jobs: TimeoutError"),
+}
+
+
+@pytest.mark.parametrize("error", FAULTS.values(), ids=FAULTS)
+async def test_an_error_that_lasts_is_told_in_the_state_and_ends_nothing(error: ApiError | Unreachable) -> None:
+    now = NOW
+    rounds = Rounds(lambda: now)
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+    rounds.api.before = failing("create", "jobs", error)
+    with pytest.raises(type(error)):
+        await rounds.round(KEY)
+    assert "conditions" not in rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"], "most errors pass"
+    for _ in range(1200):
+        now += timedelta(seconds=1)
+        with contextlib.suppress(ApiError, Unreachable):
+            await rounds.round(KEY)
+    (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+    assert (found["status"], found["reason"]) == ("Unknown", "Pending")
+    assert found["message"] == f"the API server does not take the Job: {error}; it is tried again"
+    rounds.api.before = lambda verb, plural, name: None
+    now += timedelta(seconds=61)
+    for _ in range(3):
+        await rounds.round(KEY)
+    (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+    assert found["reason"] == "Preparing"
+
+
+WAITED_FOR = {
+    "an error": (ApiError(500, "InternalError", "etcdserver: no leader"), "Pending"),
+    "a quota": (ApiError(403, "Forbidden", "jobs.batch is forbidden: exceeded quota: jobs"), "QuotaExceeded"),
+    "a webhook that is down": (Denied(500, "InternalError", "failed calling webhook"), "PodRefused"),
+}
+
+
+@pytest.mark.parametrize(("error", "state"), WAITED_FOR.values(), ids=WAITED_FOR)
+async def test_patience_with_a_refusal_does_not_begin_with_what_is_waited_for_before_it(
+    error: ApiError, state: str
+) -> None:
+    now = NOW
+    rounds = Rounds(lambda: now)
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+
+    async def goes_on(seconds: int, error: ApiError) -> tuple[str, str]:
+        nonlocal now
+        rounds.api.before = failing("create", "jobs", error)
+        for _ in range(seconds):
+            now += timedelta(seconds=1)
+            with contextlib.suppress(ApiError):
+                await rounds.round(KEY)
+        (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+        return found["status"], found["reason"]
+
+    assert await goes_on(1200, error) == ("Unknown", state)
+    assert await goes_on(300, ApiError(422, "Invalid", "jobs need a cost-centre")) == ("Unknown", "PodRefused")
+    assert await goes_on(600, ApiError(422, "Invalid", "jobs need a cost-centre")) == ("False", "PodRefused")
+
+
+async def test_patience_with_a_refused_pod_does_not_begin_with_the_quota_before_it() -> None:
+    """The events of both are one, of which the first time is that of the quota's: a controller adds them together."""
+    now = NOW
+    rounds = Rounds(lambda: now)
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+
+    async def goes_on(seconds: int, reason: str, words: str) -> None:
+        nonlocal now
+        for _ in range(10):
+            now += timedelta(seconds=seconds / 10)
+            at = {"deprecatedFirstTimestamp": format_time(NOW), "deprecatedLastTimestamp": format_time(now)}
+            event = {"metadata": {"namespace": NAMESPACE, "name": reason.lower()}, "reason": reason, "note": words}
+            rounds.api.put(EVENTS, {**event, **at, "type": "Warning"})
+            await rounds.round(KEY)
+
+    def condition() -> tuple[str, str]:
+        (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+        return found["status"], found["reason"]
+
+    await rounds.round(KEY)
+    body = rounds.api.objects["jobs", NAMESPACE, "demo-prepare-0"]
+    metadata = {**body["metadata"], "creationTimestamp": format_time(NOW)}
+    rounds.cache.jobs.put(rounds.api.put(JOBS, {**body, "metadata": metadata}))
+    quota, policy = "pods x is forbidden: exceeded quota: gpus, requested: cpu=1", "violates PodSecurity restricted"
+    await goes_on(7200, "FailedCreate", quota)
+    assert condition() == ("Unknown", "QuotaExceeded")
+    await goes_on(300, "FailedCreate", policy)
+    assert condition() == ("Unknown", "PodRefused")
+    await goes_on(7200, "SuccessfulCreate", "Created pod: x")
+    await goes_on(600, "FailedCreate", policy)
+    assert condition() == ("Unknown", "PodRefused"), "its patience begins anew"
+    await goes_on(60, "FailedCreate", policy)
+    assert condition() == ("False", "PodRefused")
+
+
+EARLIER = {
+    "it had no node for hours": ("FailedScheduling", NOW - timedelta(hours=2)),
+    "a volume was late": ("FailedMount", NOW + timedelta(seconds=5)),
+}
+
+
+@pytest.mark.parametrize(("reason", "first"), EARLIER.values(), ids=EARLIER)
+async def test_patience_with_an_image_does_not_begin_with_a_warning_of_what_came_before(
+    reason: str, first: datetime
+) -> None:
+    """Its image takes half an hour to be pulled, and then a connection breaks once."""
+    now = NOW
+    rounds = Rounds(lambda: now)
+    rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, finetunejob()))
+    await rounds.round(KEY)
+    uid = rounds.api.objects["jobs", NAMESPACE, "demo-prepare-0"]["metadata"]["uid"]
+    body = pod("demo-prepare-0-x", job_uid=uid)
+    body["metadata"]["ownerReferences"][0]["name"] = "demo-prepare-0"
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "connection reset by peer"}}
+    scheduled = {"type": "PodScheduled", "status": "True", "lastTransitionTime": format_time(NOW)}
+    body["status"] = {
+        "phase": "Pending",
+        "conditions": [scheduled],
+        "containerStatuses": [{"name": "trainer", "state": waiting}],
+    }
+    rounds.cache.pods.put(rounds.api.put(PODS, body))
+    now += timedelta(minutes=30)
+    for name, at in ((reason, first), ("Failed", now)):
+        event = {"metadata": {"namespace": NAMESPACE, "name": name.lower()}, "reason": name, "type": "Warning"}
+        rounds.api.put(EVENTS, {**event, "deprecatedFirstTimestamp": format_time(at)})
+    for seconds, status in ((0, "Unknown"), (599, "Unknown"), (1, "False")):
+        now += timedelta(seconds=seconds)
+        await rounds.round(KEY)
+        (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
+        assert (found["status"], found["reason"]) == (status, "ImageUnavailable")
+
+
+async def test_an_error_of_what_is_not_wanted_any_more_is_forgotten() -> None:
+    """Such as of a Job that was made though nobody said so: another error, much later, is the first again."""
+    wanted = True
+    world = World(lambda observed: Plan(actions=(Create(job()),) if wanted else ()))
+    world.stored()
+    world.api.before = failing("create", "jobs", ApiError(504, "Timeout", "no answer in time"))
+    with pytest.raises(ApiError):
+        await world.round()
+    wanted = False
+    await world.round()
+    wanted, world.now = True, NOW + timedelta(hours=1)
+    with pytest.raises(ApiError):
+        await world.round()
 
 
 @pytest.mark.parametrize("error", [ApiError(403, "Forbidden", "no: a policy"), Invalid(422, "Invalid", "no: a policy")])
@@ -245,7 +408,7 @@ async def test_a_repeated_event_is_counted_in_its_series() -> None:
 async def test_inquiries_are_answered_and_forgotten() -> None:
     questions = (
         EventsOf(NAMESPACE, "pod-1"),
-        WarnedSince(NAMESPACE, "pod-1"),
+        WarnedSince(NAMESPACE, "pod-1", frozenset({"FailedMount"})),
         NodeOf("node-1"),
         NodeOf("node-2"),
         NodeOf("node-3"),
@@ -261,12 +424,14 @@ async def test_inquiries_are_answered_and_forgotten() -> None:
         seen = {"deprecatedFirstTimestamp": time, "deprecatedLastTimestamp": "2026-01-05T12:00:00Z"}
         world.api.put(EVENTS, {"metadata": {"namespace": NAMESPACE, "name": name}, **event, **seen})
     world.api.put(EVENTS, {"metadata": {"namespace": NAMESPACE, "name": "g"}, "type": "Normal"})
+    earlier = {"reason": "Other", "type": "Warning", "deprecatedFirstTimestamp": "2026-01-05T10:00:00Z"}
+    world.api.put(EVENTS, {"metadata": {"namespace": NAMESPACE, "name": "h"}, **earlier})
     ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
     for name, body in (("node-1", ready), ("node-2", {})):
         world.api.objects["nodes", None, name] = {"metadata": {"name": name}, **body}
     await world.round()
     assert [world.asked[1].answers[question] for question in questions] == [
-        (("", ""), *2 * (("FailedMount", "no secret"),)),
+        (("", ""), ("Other", ""), *2 * (("FailedMount", "no secret"),)),
         datetime(2026, 1, 5, 11, tzinfo=UTC),
         "Ready",
         "NotReady",
@@ -281,7 +446,7 @@ async def test_inquiries_are_answered_and_forgotten() -> None:
     [
         (NodeOf("node-1"), "nodes", "Forbidden"),
         (EventsOf(NAMESPACE, "pod-1"), "events", ()),
-        (WarnedSince(NAMESPACE, "pod-1"), "events", None),
+        (WarnedSince(NAMESPACE, "pod-1", frozenset({"FailedMount"})), "events", None),
     ],
     ids=["nodes", "events", "warnings"],
 )
@@ -329,6 +494,18 @@ async def test_what_is_made_beside_the_work_hinders_nothing_and_is_tried_again_l
     await world.round()
     assert world.asked[-1].refused is None
     assert [call[0] for call in world.api.calls[tried:] if call[1] == JOBS.plural] == ["create"]
+
+
+async def test_what_cannot_be_made_beside_the_work_hinders_nothing_else_beside_it() -> None:
+    theirs = {"kind": "Wrapper", "name": "w", "uid": "w", "controller": True}
+    lost = job("demo-prepare-0", "job-0")
+    lost["metadata"]["ownerReferences"] = [theirs]
+    adopt = Adopt({"kind": "Job", "metadata": {**lost["metadata"], "ownerReferences": []}})
+    world = World(lambda observed: Plan(status=STATUS, aside=(adopt, Create(job(name="aside")))))
+    world.stored()
+    world.api.put(JOBS, lost)
+    await world.round()
+    assert [call for call in world.api.writes() if call[1] == JOBS.plural] == [("create", "jobs", "aside")]
 
 
 async def test_what_is_to_be_done_next_is_decided_on_in_a_round_of_its_own() -> None:
@@ -479,21 +656,23 @@ async def test_a_status_conflict_is_no_failure() -> None:
     assert await world.round() == 0
 
 
-async def test_an_ended_object_whose_deletion_is_refused_stays_ended_and_starts_nothing() -> None:
-    """Its time is over, and an admission policy refuses the deletion: for ever, as far as anybody knows."""
+@pytest.mark.parametrize("code", [403, 500])
+async def test_an_ended_object_whose_deletion_is_refused_stays_ended_and_starts_nothing(code: int) -> None:
+    """Its time is over, and an admission policy refuses the deletion, or it fails: for ever, as far as is known."""
     now = NOW
     rounds = Rounds(lambda: now)
     body = finetunejob(**COMPLETED)
     body["spec"]["ttlSecondsAfterFinished"] = 60
     rounds.cache.owners["FineTuneJob"].put(rounds.api.put(FINETUNEJOBS, body))
-    refusal = ApiError(403, "Forbidden", "admission policy: deletion of this object needs approval")
+    refusal = ApiError(code, "Forbidden", "admission policy: deletion of this object needs approval")
     rounds.api.before = failing("delete", "finetunejobs", refusal)
     for _ in range(600):
-        await rounds.round(KEY)
+        with contextlib.nullcontext() if code == 403 else contextlib.suppress(ApiError):
+            await rounds.round(KEY)
         now += timedelta(seconds=1)
     assert rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"] == COMPLETED
     deletions = rounds.api.calls.count(("delete", "finetunejobs", "demo"))
-    assert 5 < deletions < 20
+    assert 5 < deletions < (20 if code == 403 else 50)
     (event,) = [made for place, made in rounds.api.objects.items() if place[0] == "events"]
     assert "needs approval" in event["note"]
     assert {call[:2] for call in rounds.api.writes()} == {("delete", "finetunejobs"), ("create", "events")}

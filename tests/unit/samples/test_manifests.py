@@ -10,7 +10,7 @@ import yaml
 from trimtab_operator.api import AdapterRolloutSpec
 from trimtab_operator.api.evaluation import EvaluationSpec
 from trimtab_operator.api.finetunejob import FineTuneJobSpec
-from trimtab_operator.domain.views import EGRESS_LABEL, MANAGED_BY_LABEL, STAGE_LABEL
+from trimtab_operator.domain.views import MANAGED_BY_LABEL, STAGE_LABEL
 
 from tests.unit.chart.chart import NAMESPACE, Rendered
 
@@ -97,5 +97,5 @@ def test_what_asks_more_than_storage_is_let_out_by_a_policy_of_its_own() -> None
     policies = {body["metadata"]["name"]: body["spec"] for body in load(SAMPLES / "networkpolicy.yaml")}
     labels = {name: policies[name]["podSelector"]["matchLabels"] for name in ("trimtab-hub", "trimtab-judge")}
     assert labels["trimtab-hub"][STAGE_LABEL] == "mirror"
-    assert labels["trimtab-judge"] == {MANAGED_BY_LABEL: "trimtab", EGRESS_LABEL: "judge"}
+    assert labels["trimtab-judge"] == {MANAGED_BY_LABEL: "trimtab", STAGE_LABEL: "judge"}
     assert all(policies[name]["policyTypes"] == ["Egress"] for name in labels)

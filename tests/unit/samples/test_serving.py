@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from trimtab_agent import guard, settings, table
+from trimtab_agent import settings
+from trimtab_agent.engine import guard, table
 from trimtab_operator.domain.views import STAGE_LABEL
 from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED
 

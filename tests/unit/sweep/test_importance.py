@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from trimtab_operator.runtime.rounds import suggesting
+from trimtab_operator.runtime.rounds.suggesting import Suggesting
 from trimtab_trainer.contract.sweeps.settings import (
     AlgorithmType,
     Dimension,
@@ -77,13 +78,13 @@ def test_names_come_with_the_largest_first() -> None:
 
 
 def test_a_process_answers_what_the_function_does() -> None:
-    target = io.StringIO()
-    main(io.StringIO(json.dumps(searched(20).to_json())), target)
-    told = json.loads(target.getvalue())["importance"]
-    assert {int(position): share for position, share in told.items()} == importance(searched(20))
+    target, asked = io.StringIO(), [searched(20), searched(3)]
+    main(io.StringIO("".join(json.dumps(each.to_json()) + "\n" for each in asked)), target)
+    told = [json.loads(line)["importance"] for line in target.getvalue().splitlines()]
+    assert [{int(n): share for n, share in each.items()} for each in told] == [importance(each) for each in asked]
 
 
 async def test_the_operator_asks_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suggesting, "SECONDS", 600.0)  # what a machine with much else to do takes
-    assert await suggesting.important(searched(20)) == importance(searched(20))
-    assert await suggesting.important(searched(3)) == {}
+    assert await Suggesting().importance(searched(20)) == importance(searched(20))
+    assert await Suggesting().importance(searched(3)) == {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import subprocess
 import sys
+from asyncio.subprocess import Process
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -14,6 +16,7 @@ import optuna
 import pytest
 from optuna.samplers._tpe import sampler as optuna_sampler
 from trimtab_operator.runtime.rounds import suggesting
+from trimtab_operator.runtime.rounds.suggesting import Suggesting
 from trimtab_operator.runtime.rounds.workqueue import Retry
 from trimtab_trainer.contract.sweeps.settings import (
     AlgorithmType,
@@ -60,16 +63,24 @@ def test_another_seed_gives_other_points() -> None:
     assert suggest(request(seed=1)) != suggest(request(seed=2))
 
 
-def test_points_that_are_asked_for_together_are_those_that_are_asked_for_one_by_one() -> None:
-    known = history(12, request())
-    together = suggest(replace(known, count=3))
+@pytest.mark.parametrize("algorithm", AlgorithmType)
+@pytest.mark.parametrize("number", [0, DRAWN_FIRST - 2, 12])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_points_that_are_asked_for_together_are_those_that_are_asked_for_one_by_one(
+    algorithm: AlgorithmType, number: int, stopped: bool
+) -> None:
+    known = history(number, request(RANK, STEPS, STEPS, algorithm=algorithm))
+    others = (KnownTrial((2.0, 4.0, 4.0), TrialState.RUNNING), KnownTrial((2.0, 4.0, 3.0), TrialState.BAD))
+    paused = (KnownTrial((2.0, 3.0, 4.0), TrialState.PAUSED, 1.0, rung=1),) if stopped else ()
+    known = replace(known, trials=(*known.trials, *others, *paused))
+    together = suggest(replace(known, count=5))
     one_by_one = []
-    for _ in range(3):
+    for _ in range(5):
         (point,) = suggest(known)
         one_by_one.append(point)
         known = replace(known, trials=(*known.trials, KnownTrial(point, TrialState.RUNNING)))
     assert together == one_by_one
-    assert len(set(together)) == 3
+    assert len(set(together)) == 5
 
 
 def test_it_is_what_plain_optuna_draws_with_the_same_history() -> None:
@@ -187,6 +198,13 @@ def test_a_range_has_a_thousand_numbers_however_narrow_it_is(low: float, high: f
     assert all(len(repr(each)) <= 10 for each in numbers)
 
 
+def test_a_range_of_more_decades_than_a_quotient_may_have_is_searched() -> None:
+    widest = Dimension("x", low=1e-310, high=0.1, log=True)
+    points = suggest(request(widest, count=3))
+    assert len(set(points)) == 3
+    assert all(widest.low <= each <= widest.high for (each,) in points)
+
+
 def test_more_is_better_where_that_is_asked_for() -> None:
     known = history(25, request())
     turned = tuple(replace(each, value=-(each.value or 0)) for each in known.trials)
@@ -200,19 +218,107 @@ def test_a_request_outlives_the_way_into_another_process() -> None:
     assert suggest(SuggestionRequest.of(json.loads(json.dumps(known.to_json())))) == suggest(known)
 
 
-async def test_the_operator_asks_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
+    """The processes that the operator has started."""
     monkeypatch.setattr(suggesting, "SECONDS", 600.0)  # what a machine with much else to do takes
-    asked = request(count=2)
-    assert await suggesting.suggested(asked) == tuple(suggest(asked))
+    start, processes = asyncio.create_subprocess_exec, list[Process]()
+
+    async def noted(*arguments: str, **options: Any) -> Process:
+        processes.append(await start(*arguments, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    return processes
+
+
+WRONG = request(Dimension("x", low=2, high=1))
+
+
+async def test_the_operator_asks_a_process_of_its_own_that_ends_when_nobody_asks(started: list[Process]) -> None:
+    asking = Suggesting()
+    for _ in range(2):
+        assert await asking.points(request(count=2)) == tuple(suggest(request(count=2)))
+    assert len(started) == 2
+    assert all(each.returncode is not None for each in started)
+
+
+async def test_searches_that_ask_at_the_same_time_share_a_process_and_get_what_each_gets_alone(
+    started: list[Process],
+) -> None:
+    asked = [
+        replace(history(number, request(algorithm=algorithm, seed=number)), count=number + 1)
+        for number, algorithm in enumerate([*AlgorithmType] * 4)
+        if algorithm is not AlgorithmType.GRID
+    ]
+    asking = Suggesting()
+    found = await asyncio.gather(*(asking.points(each) for each in asked))
+    assert found == [tuple(suggest(each)) for each in asked]
+    assert len(started) == 1
+    assert started[0].returncode is not None
 
 
 async def test_a_process_that_fails_is_asked_again_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = replace(request(), space=(Dimension("x", low=2, high=1),))
     with pytest.raises(Retry, match="no next points: ValueError"):
-        await suggesting.suggested(wrong)
+        await Suggesting().points(WRONG)
     monkeypatch.setattr(suggesting, "SECONDS", 0.01)
     with pytest.raises(Retry, match="within"):
-        await suggesting.suggested(request())
+        await Suggesting().points(request())
+
+
+async def test_a_process_that_warns_at_length_is_heard_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, started: list[Process]
+) -> None:
+    warn = "import runpy, sys; sys.stderr.write('too many warnings' * 100_000 + '\\n'); "
+    start = asyncio.create_subprocess_exec
+
+    async def warning(python: str, _: str, module: str, **options: Any) -> Process:
+        return await start(python, "-c", f"{warn}runpy.run_module('{module}', run_name='__main__')", **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", warning)
+    assert await Suggesting().points(request()) == tuple(suggest(request()))
+    with pytest.raises(Retry, match=r"^no next points: ValueError"):
+        await Suggesting().points(WRONG)
+    assert all(each.returncode is not None for each in started)
+
+
+async def test_what_a_process_fails_at_is_in_nobody_elses_way(started: list[Process]) -> None:
+    asking = Suggesting()
+    first, wrong, last = await asyncio.gather(
+        asking.points(request(seed=1)), asking.points(WRONG), asking.points(request(seed=2)), return_exceptions=True
+    )
+    assert (first, last) == (tuple(suggest(request(seed=1))), tuple(suggest(request(seed=2))))
+    assert isinstance(wrong, Retry)
+    assert len(started) == 2
+
+
+async def test_who_asks_for_many_points_holds_up_nobody_and_gets_what_is_there(started: list[Process]) -> None:
+    asking, ended = Suggesting(), list[str]()
+
+    async def points(name: str, asked: SuggestionRequest) -> tuple[Point, ...]:
+        found = await asking.points(asked)
+        ended.append(name)
+        return found
+
+    many, few = request(RANK, STEPS, STEPS, count=40), request()
+    found = list(await asyncio.gather(points("many", many), points("few", few), points("as few", few)))
+    assert found == [tuple(suggest(many)), tuple(suggest(few)), tuple(suggest(few))]
+    assert ended == ["few", "as few", "many"]
+    assert len(started) == 1
+    all_there_are = request(RANK, STEPS, count=20)
+    assert len(await asking.points(all_there_are)) == 12
+
+
+async def test_who_no_longer_waits_for_an_answer_leaves_it_to_nobody_else(started: list[Process]) -> None:
+    asking = Suggesting()
+    gone = asyncio.create_task(asking.points(request(seed=1)))
+    waiting = asyncio.create_task(asking.points(request(seed=2)))
+    while not started:
+        await asyncio.sleep(0)
+    gone.cancel()
+    assert await waiting == tuple(suggest(request(seed=2)))
+    assert gone.cancelled()
+    assert all(each.returncode is not None for each in started)
 
 
 def test_optuna_is_not_loaded_by_the_operator() -> None:

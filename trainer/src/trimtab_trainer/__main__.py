@@ -1,5 +1,5 @@
-"""`trimtab-trainer mirror|prepare|train|evaluate|report|track|export`: one stage in one process, for a pod and for a
-laptop alike; and `check|estimate|ask|import|merge|sweep|sweep-report`, for people.
+"""`trimtab-trainer mirror|prepare|train|evaluate|judge|report|track|export`: one stage in one process, for a pod and
+for a laptop alike; and `check|estimate|ask|import|merge|sweep|sweep-report`, for people.
 
 Every end is told three ways: the exit code, the last event on stdout, and the termination message (JSON) in the file
 that Kubernetes keeps. Only `train`, `evaluate`, `ask`, `export` and `merge` import torch.
@@ -47,7 +47,7 @@ from .contract import (
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
 from .contract.sweeps.record import SweepRecord
-from .errors import HubFailed, JudgeFailed, OutOfMemory, SettingsInvalid, TrainerError
+from .errors import SCRATCH_FULL, HubFailed, JudgeFailed, OutOfMemory, SettingsInvalid, TrainerError
 from .interruption import Interruption
 from .report import Report, Trouble
 from .storage import open_store
@@ -140,11 +140,17 @@ def parser() -> argparse.ArgumentParser:
     mirror = stages.add_parser("mirror", help="copy what is on a hub (hf://) into the output; the others read it there")
     prepare = stages.add_parser("prepare", help="check everything and put the data in place; needs no GPU and no torch")
     train = stages.add_parser("train", help="train and publish the adapter; prepares first unless --prepared is given")
-    evaluate = stages.add_parser("evaluate", help="evaluate an adapter; prepares first unless --prepared is given")
+    evaluate = stages.add_parser(
+        "evaluate",
+        help="evaluate an adapter; without --prepared it prepares first, and has an endpoint judge last",
+    )
+    judge = stages.add_parser(
+        "judge", help="have an endpoint judge what `evaluate` stored, or look whether it can; needs no GPU and no torch"
+    )
     page = stages.add_parser("report", help="write the page of a search into its output; needs no GPU and no torch")
     track = stages.add_parser("track", help="tell a tracker (MLflow) what a run measured; needs no GPU and no torch")
     export = stages.add_parser("export", help="make one model of a base model and an adapter; needs no GPU")
-    for stage in (mirror, prepare, train, evaluate, page, track, export):
+    for stage in (mirror, prepare, train, evaluate, judge, page, track, export):
         stage.add_argument(
             "--config", type=Path, required=True, help="configuration of the run, the evaluation or the export"
         )
@@ -154,8 +160,9 @@ def parser() -> argparse.ArgumentParser:
         stage.add_argument("--progress-port", type=int, help="serve /progress and /metrics on this port")
         stage.add_argument("--mirrored", help="what mirror found: JSON, or a file that holds it")
     mirror.add_argument("--found", type=Path, help="file to write what was found to, for --mirrored of the others")
-    for stage in (train, evaluate):
-        stage.add_argument("--prepared", help="what prepare found: JSON, or a file that holds it")
+    for stage in (train, evaluate, judge):
+        found = "what prepare found: JSON, or a file that holds it"
+        stage.add_argument("--prepared", required=stage is judge, help=found)
     before.add_parsers(stages)
     sweep.add_parsers(stages)
     for each in stages.choices.values():
@@ -388,27 +395,49 @@ def _limits(report: Report) -> TrainLimits | None:
 def _evaluation(
     options: argparse.Namespace, config: EvaluationConfig, scratch: Path, report: Report, stop: Interruption
 ) -> dict[str, Any]:
-    """Run prepare or evaluate; return what the termination message says of it."""
-    prepared = read_found(options.prepared, PreparedEvaluation) if options.stage == Stage.EVALUATE else None
+    """Run prepare, evaluate or judge; return what the termination message says of it.
+
+    In a cluster judging is a stage of its own, which holds no accelerator, and has a look at the judge first. What
+    evaluates alone does all of it.
+    """
+    asks, stage = options.stage == Stage.EVALUATE, Stage(options.stage)
+    given = read_found(options.prepared, PreparedEvaluation) if stage in (Stage.EVALUATE, Stage.JUDGE) else None
+    prepared, warnings = given, tuple[str, ...]()
     outcome: EvaluationOutcome | None = None
-    warnings: tuple[str, ...] = ()
     if prepared is None:
         with stop.at_once(), _progress(options, config.run, Stage.PREPARE, report):
             from .evaluate.prepare import prepare_evaluation
 
             found = prepare_evaluation(config, scratch, report)
         prepared, outcome, warnings = found.prepared, found.outcome, found.warnings
-    if options.stage == Stage.EVALUATE and outcome is None:
+    looks = given is None and asks and outcome is None and config.judged_apart
+    if looks or (stage is Stage.JUDGE and prepared.answers_digest is None):
+        with _progress(options, config.run, Stage.JUDGE, report) as board:
+            from .evaluate.judge import look
+
+            look(config, report, board, stop)
+        if stage is Stage.JUDGE:
+            return {"judge_ready": True}
+    answers: str | None = None
+    if asks and outcome is None:
         with _progress(options, config.run, Stage.EVALUATE, report) as board, stop.at_once():
             from .evaluate.stage import evaluate
 
-            outcome = evaluate(config, prepared, options.attempt, scratch, report, board, stop)
-    if options.stage == Stage.EVALUATE and outcome is not None and options.termination_log is None:
+            ended = evaluate(config, prepared, options.attempt, scratch, report, board, stop)
+        answers, outcome = (ended, None) if isinstance(ended, str) else (None, ended)
+    if stage is Stage.JUDGE or (answers is not None and given is None):
+        answered = prepared.model_copy(update={"answers_digest": answers}) if answers is not None else prepared
+        with _progress(options, config.run, Stage.JUDGE, report) as board:
+            from .evaluate.judge import judge
+
+            outcome = judge(config, answered, scratch, report, board, stop)
+    if asks and outcome is not None and options.termination_log is None:
         from .evaluate.reporting.terminal import table
 
         print(table(config, outcome), flush=True)
     packed = outcome.pack(PACKED_OUTCOME_BYTES) if outcome is not None else None
-    return {"prepared_evaluation": prepared, "packed_outcome": packed, "warnings": warnings}
+    told = {"prepared_evaluation": prepared, "packed_outcome": packed, "warnings": warnings}
+    return {**told, "answers_digest": answers if outcome is None else None}
 
 
 @contextmanager
@@ -446,7 +475,8 @@ def named(error: Exception) -> TrainerError | None:
     if isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY_WORDS):
         return OutOfMemory(f"memory ran out ({text.partition(chr(10))[0][:200]}); raise the memory limit")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return SettingsInvalid(f"scratch space is full ({error.filename}); raise the pod's ephemeral-storage limit")
+        where = f" ({error.filename})" if error.filename else ""  # of a write it is not known
+        return SettingsInvalid(f"{SCRATCH_FULL}{where}; raise the pod's ephemeral-storage limit")
     return None
 
 

@@ -11,6 +11,9 @@ from typing import ClassVar
 
 from .contract import ExitCode, Reason
 
+SCRATCH_FULL = "scratch space is full"
+"""What the message of that end begins with: it is of the machine, not of the settings of a trial."""
+
 
 class TrainerError(Exception):
     """A stage cannot go on; `reason` becomes the reason of the FineTuneJob's condition."""
@@ -66,6 +69,12 @@ class MirrorMissing(StorageFailed):
     """What the mirror stage wrote is not there any more: the next attempt has to mirror again, at the same commit."""
 
     default_reason = Reason.MIRROR_MISSING
+
+
+class AnswersMissing(StorageFailed):
+    """What models answered is not there any more, or not as it was: the next attempt has to ask them again."""
+
+    default_reason = Reason.ANSWERS_MISSING
 
 
 class HubFailed(StorageFailed):

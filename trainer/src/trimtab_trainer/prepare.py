@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .base.agreement import check_tokenizer, check_vocabulary, check_weights
 from .base.architecture import (
     check_architecture,
     check_full_base,
     check_length,
     check_packing,
-    check_vocabulary,
     read_shapes,
     target_modules,
     target_parameters,
@@ -51,6 +51,7 @@ from .publishing.result import read_result
 from .report import Report
 from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
+from .storage.layout import result_path, run_prefix
 from .training.distributed.sharing import check_batch, uneven
 from .training.network.initial import check_initial_adapter
 
@@ -106,6 +107,7 @@ def check_base_model(config: RunConfig) -> CheckedModel:
     check_packing(model, config.training.packing)
     check_length(model, config.training.max_sequence_length)
     shapes = read_shapes(model)
+    check_weights(model, shapes)
     reached = reach(shapes, model.config)
     if (lora := config.adapter) is None:
         check_full_base(reached, model.config)
@@ -148,9 +150,14 @@ def prepare_rows(
     template = _chat_template(config)
     tokenizer = partial(RowTokenizer, scratch / "tokenizer", template)
     request = Request(sources, tokenizer_files, tokenizer, config.dataset, config.training, template, asked)
+    loaded = tokenizer()
+    beyond = check_tokenizer(
+        checked.model, checked.shapes, loaded, converses=lambda: request.detected().format is not DatasetFormat.TEXT
+    )
     view = prepare_view(output, request, scratch, report)
-    check_vocabulary(checked.model, checked.shapes, view.summary["largestToken"])
-    return view
+    check_vocabulary(checked.model, checked.shapes, view.summary["largestToken"], loaded)
+    notices = [*filter(None, [beyond]), *view.summary["notices"]]
+    return replace(view, summary=view.summary | {"notices": notices})
 
 
 def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimits | None = None) -> Outcome:
@@ -203,7 +210,7 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
         base_model_digest=base_model_digest,
         rows_digest=view.rows_digest,
         view_digest=view.digest,
-        run_digest=run_digest(config, base_model_digest, view.digest),
+        run_digest=_run_digest(output, config, base_model_digest, view.digest),
         rows=summary["train"]["rows"],
         validation_rows=summary["validation"]["rows"],
         validation_digest=summary["validation"].get("digest"),  # absent in views of earlier versions
@@ -231,6 +238,14 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
     if untrained := untrained_tokens(model, Vocabulary.of(summary[VOCABULARY])):
         warnings.append(untrained)
     return Outcome(prepared, artifact, summary_of_run, tuple(_told(warnings, report)))
+
+
+def _run_digest(output: Store, config: RunConfig, base_model_digest: str, view_digest: str) -> str:
+    """Return the digest of a run: that of an earlier version where one has begun it, and it was not trained since."""
+    before = run_digest(config, base_model_digest, view_digest, as_written=True)
+    now = run_digest(config, base_model_digest, view_digest)
+    begun = before != now and not output.exists(result_path(now)) and output.list(run_prefix(before))
+    return before if begun else now
 
 
 def _too_small(limits: TrainLimits | None, config: RunConfig, checked: CheckedModel, side: dict[str, int]) -> list[str]:
@@ -299,9 +314,12 @@ def check_writable(output: Store) -> None:
         SettingsInvalid: BUCKET_NOT_FOUND, CREDENTIALS_MISSING, ACCESS_DENIED; or the storage takes no conditional
             writes, or takes them for ordinary ones.
     """
-    path = f"{PROBE}-{uuid.uuid4().hex}"
+    own = uuid.uuid4().hex
+    path, data = f"{PROBE}-{own}", own.encode()
     output.list(path)  # first: some storages make a bucket that does not exist when it is written to
-    first, second = output.put_once(path, b""), output.put_once(path, b"")
+    # A put that was repeated because its answer got lost finds itself in the way; some storages find what is not there.
+    first = output.put_once(path, data) or (output.exists(path) and output.read(path) == data)
+    second = output.put_once(path, data)
     output.delete([path])
     if second or not first:
         raise SettingsInvalid(

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import quote, urlencode
 
-from ..kinds import Kind
 from ..objects import CustomObject
 
 ALL = "-"
@@ -31,10 +30,6 @@ def page_path(namespace: str, *parts: str) -> str:
 
 def object_path(about: CustomObject, *parts: str) -> str:
     return page_path(about.namespace, about.kind.plural, about.name, *parts)
-
-
-def named_path(namespace: str, kind: Kind, name: str, *parts: str) -> str:
-    return page_path(namespace, kind.plural, name, *parts)
 
 
 def compare_path(namespace: str, plural: str, names: Iterable[str]) -> str:

@@ -46,7 +46,8 @@ class Kept:
         with self._lock:
             known = self._answers.get(key)
         if known is not None and now - known[0] < KEPT_SECONDS:
-            return known[1]  # type: ignore[no-any-return]
+            kept: Value = known[1]
+            return kept
         answer = ask()
         with self._lock:
             self._answers[key] = (now, answer)

@@ -22,6 +22,7 @@ from trimtab_trainer.contract.evaluation import (
     MAXIMUM_THRESHOLDS,
     NO_ANCHOR,
     NO_JUDGE,
+    NO_ODDS,
     NO_PAIR,
     ONE_PLACE,
     UNQUANTIZED_ENGINE,
@@ -206,6 +207,11 @@ THRESHOLD_RULES = (
         "self.tasks.exists(k, has(k.groupBy) && t.metric.startsWith(k.name + '/')))",
         "maximumGroupGap and maximumGroupRegression need groupBy in their task",
     ),
+    (
+        f"{_NO_THRESHOLD_OR_ALL}!has(t.maximumOddsGap) || "
+        "self.tasks.exists(k, has(k.groupBy) && k.type == 'Classification' && t.metric.startsWith(k.name + '/')))",
+        NO_ODDS,
+    ),
 )
 
 
@@ -351,7 +357,9 @@ class EvaluationSpec(Model):
         default=None,
         ge=0,
         le=315_360_000,
-        description="ttlSecondsAfterFinished after which the Evaluation is deleted; what it wrote stays.",
+        description="ttlSecondsAfterFinished after which the Evaluation is deleted; what it wrote stays. It waits for "
+        "AdapterExports and AdapterRollouts that name the Evaluation, and for those that follow it and may "
+        "take it still.",
     )
     template: PodTemplate = Field(default=PodTemplate(), description="template of the pods.")
 
@@ -511,6 +519,13 @@ class EvaluationStatus(WorkStatus):
     data_digest: DIGEST | None = Field(default=None, description="dataDigest of the rows as they are asked.")
     evaluation_digest: DIGEST | None = Field(
         default=None, description="evaluationDigest of everything that defines the answer."
+    )
+    judge_ready: bool | None = Field(
+        default=None,
+        description="judgeReady: the judge's endpoint took a first question, before an accelerator was asked for.",
+    )
+    answers_digest: DIGEST | None = Field(
+        default=None, description="answersDigest of what is to be judged by an endpoint, or was."
     )
     rows: int | None = Field(default=None, ge=0, description="rows of all tasks.")
     looks: int | None = Field(

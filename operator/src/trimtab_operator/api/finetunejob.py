@@ -241,7 +241,8 @@ class FineTuneJobSpec(Model):
         default=None,
         ge=0,
         le=315_360_000,
-        description="ttlSecondsAfterFinished after which the FineTuneJob is deleted; what it published stays.",
+        description="ttlSecondsAfterFinished after which the FineTuneJob is deleted; what it published stays. It "
+        "waits for Evaluations and AdapterExports that name the FineTuneJob and have not taken what they need from it.",
     )
     nodes: int = Field(
         default=1,

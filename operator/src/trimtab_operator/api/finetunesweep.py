@@ -9,11 +9,11 @@ from pydantic import ConfigDict, Field, computed_field, model_validator
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST
+from trimtab_trainer.contract.sweeps.checks import ADAPTERS_JUDGED, NOTHING_OF_LORA, needs_test_split
 from trimtab_trainer.contract.sweeps.settings import (
-    ADAPTERS_JUDGED,
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
-    NOTHING_OF_LORA,
+    NAME_LENGTH,
     Algorithm,
     SweepParameter,
     TrialState,
@@ -35,8 +35,6 @@ RUNGS_ARE_VALIDATED = (
 PRUNED_BY_LOSS = (
     "pruning compares trials by their validationLoss; leave it out, or take objective.metric validationLoss"
 )
-NAME_LENGTH = 32
-"""Trials add up to 13 characters to the name, and a FineTuneJob's may have 45."""
 
 
 class SweepState(StrEnum):
@@ -158,12 +156,12 @@ class FineTuneSweepSpec(Model):
             (
                 "!has(self.final) || has(self.template.spec.dataset.test) || "
                 "self.final.evaluation.tasks.all(t, !has(t.dataset.split))",
-                "dataset.split of final needs template.spec.dataset.test",
+                needs_test_split("final"),
             ),
             (
                 "!has(self.objective.evaluation) || has(self.template.spec.dataset.test) || "
                 "self.objective.evaluation.tasks.all(t, !has(t.dataset.split))",
-                "dataset.split of objective needs template.spec.dataset.test",
+                needs_test_split("objective"),
             ),
             (
                 "!has(self.final) || !has(self.objective.evaluation) || "
@@ -232,7 +230,7 @@ class FineTuneSweepSpec(Model):
         ge=0,
         le=315_360_000,
         description="ttlSecondsAfterFinished after which the FineTuneSweep and its trials are deleted; what they "
-        "published stays.",
+        "published stays. It waits for who waits for a trial that has ended, or for an Evaluation of the sweep.",
     )
 
     @model_validator(mode="after")
@@ -486,8 +484,9 @@ _EXPLANATIONS = {
     ),
     SweepState.DEADLINE_EXCEEDED: Explanation(
         "failed",
-        "`activeDeadlineSeconds` were over before any trial had a value.",
-        "Create the sweep again with more time, or trials that take less.",
+        "`activeDeadlineSeconds` were over before any trial had a value, or before what `folds` and `final` ask for "
+        "had come to its end.",
+        "Create the sweep again with more time, or trials that take less; what was published is not trained again.",
     ),
     SweepState.SPEC_INVALID: Explanation(
         "failed", "A parameter cannot be searched; the message names it.", "Create the sweep again with another one."

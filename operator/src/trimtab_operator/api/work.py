@@ -21,6 +21,7 @@ RETRY_AFTER_MAXIMUM = 3600
 MIRRORED_MAXIMUM = 4
 """Sources of one object: a base model, and three sides of a data set."""
 
+ATTEMPTS_MAXIMUM = 1_000_000
 ACCELERATORS_MAXIMUM = 1_000_000
 """Of one attempt: what an object in the cluster says beyond it is not believed."""
 
@@ -37,8 +38,8 @@ class RetryBudgets(Model):
 class AttemptStatus(Model):
     """One Job, and how it ended."""
 
-    number: int = Field(ge=0, description="number of the attempt, counted over all stages.")
-    stage: str = Field(max_length=16, description="stage: mirror, prepare, train, evaluate or export.")
+    number: int = Field(ge=0, le=ATTEMPTS_MAXIMUM, description="number of the attempt, counted over all stages.")
+    stage: str = Field(max_length=16, description="stage: mirror, prepare, train, evaluate, judge or export.")
     job_name: str = Field(max_length=63, description="jobName of the attempt's Job.")
     job_uid: str = Field(alias="jobUID", max_length=64, description="jobUID of the attempt's Job.")
     reason: str | None = Field(default=None, max_length=64, description="reason the attempt ended; absent: it runs.")

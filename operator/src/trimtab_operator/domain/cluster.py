@@ -56,17 +56,24 @@ class Refusal:
     Attributes:
         what: kind of object that was refused, for messages.
         words: of the API server.
-        since: when it was refused first, without anything that succeeded in between.
+        since: when it was refused first, without anything that succeeded in between, or that is waited for otherwise.
         tried: when it was tried last.
+        fault: whether it is none of these, but an error of the API server's that lasts.
     """
 
     what: str
     words: str
     since: datetime
     tried: datetime
+    fault: bool = False
 
     FIRST_PAUSE_SECONDS = 5.0
     LONGEST_PAUSE_SECONDS = 60.0
+
+    def told(self, whose: str = "") -> str:
+        """Return what to say of it."""
+        who = "the API server does not take" if self.fault else "the namespace refuses"
+        return f"{who} the {self.what}{whose}: {self.words}"
 
     def pause(self, now: datetime) -> float:
         """Return the seconds until it is worth another try: the longer it lasts, the more seldom."""
@@ -122,7 +129,12 @@ class Cluster(Protocol):
     def can_sign(self) -> bool:
         """Whether there is a key to sign documents with."""
 
-    def jobs_of(self, owner_uid: str) -> Sequence[JobView]: ...
+    def jobs_of(self, key: Key) -> Sequence[JobView]:
+        """Return the Jobs that say that they are of an object, whether or not they are."""
+
+    def pods_saying(self, key: Key) -> Sequence[PodView]:
+        """Return the pods that say that they work for an object, in the order of their names."""
+
     def pods_of(self, job_uid: str) -> Sequence[PodView]: ...
     def progress(self, job_uid: str) -> Progress | None: ...
     def silent(self, job_uid: str) -> bool: ...

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 CLAIMED = "name/"
-SWEEPS = "sweep/"
+SWEEP = "sweep/"
+OF_SWEEP = "of-sweep/"
 
 
 def waiting_for(kind: str, namespace: str, name: str) -> str:
@@ -38,14 +39,19 @@ def names_claimed(indexes: Iterable[str]) -> tuple[str, ...]:
     return tuple(index for index in indexes if index.startswith(CLAIMED))
 
 
+def sweep_named(namespace: str, name: str) -> str:
+    """Return the index of a FineTuneSweep, which hears of what it made."""
+    return f"{SWEEP}{namespace}/{name}"
+
+
 def of_sweep(namespace: str, name: str) -> str:
-    """Return the index of a FineTuneSweep, and of the FineTuneJobs that say that they are its trials."""
-    return f"{SWEEPS}{namespace}/{name}"
+    """Return the index of the FineTuneJobs and Evaluations that say that a FineTuneSweep made them."""
+    return f"{OF_SWEEP}{namespace}/{name}"
 
 
 def sweeps_among(indexes: Iterable[str]) -> tuple[str, ...]:
-    """Return those of an object's indexes that are of a sweep."""
-    return tuple(index for index in indexes if index.startswith(SWEEPS))
+    """Return the indexes of the FineTuneSweeps that made an object with some indexes."""
+    return tuple(SWEEP + index.removeprefix(OF_SWEEP) for index in indexes if index.startswith(OF_SWEEP))
 
 
 def decisions_about(namespace: str, rollout: str) -> str:

@@ -44,6 +44,17 @@ Action = Create | Delete | Suspend
 
 
 @dataclass(frozen=True)
+class Adopt:
+    """Give a child that has lost them its labels and its controller again.
+
+    Attributes:
+        body: of the child: kind, and in its metadata namespace, name, uid, and those labels and owner references.
+    """
+
+    body: Body
+
+
+@dataclass(frozen=True)
 class Note:
     """An event, posted after the status that it tells of was written."""
 
@@ -61,11 +72,21 @@ class EventsOf:
 
 
 @dataclass(frozen=True)
-class WarnedSince:
-    """Inquiry: when the first of the warnings that regard an object was seen, a datetime; None without any."""
+class PodsRefused:
+    """Inquiry: what keeps a Job, by its uid, from getting pods; the answer is a `cluster.Refusal`, None where the last
+    try succeeded, or nobody tells of one."""
 
     namespace: str
     uid: str
+
+
+@dataclass(frozen=True)
+class WarnedSince:
+    """Inquiry: when the first of the warnings of some reasons that regard an object was seen; None without any."""
+
+    namespace: str
+    uid: str
+    reasons: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -122,8 +143,20 @@ class PolicyInForce:
 
 
 Inquiry = (
-    EventsOf | WarnedSince | NodeOf | MountedShare | IsMounted | AgentsOf | NextPoints | Importance | PolicyInForce
+    EventsOf
+    | PodsRefused
+    | WarnedSince
+    | NodeOf
+    | MountedShare
+    | IsMounted
+    | AgentsOf
+    | NextPoints
+    | Importance
+    | PolicyInForce
 )
+
+OF_THEMSELVES = (NextPoints, Importance)
+"""Inquiries whose answers are functions of them alone: they hold whatever was read since."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +195,7 @@ class Plan:
         sequence: of the documents, None where there are none.
         mounted: what pods are to start from, put into its ConfigMap or taken away after the documents were sent.
         notes: events, posted after the status was written, and only if it was.
-        aside: created last of all; one that cannot be is logged and tried again later, and hinders nothing.
+        aside: created or adopted last of all; one that cannot be is logged and tried again later, and hinders nothing.
         look_again_seconds: when to plan again if nothing happens.
         confirm: decide again on uncached reads before any of this is done, because it is costly or irreversible.
         follows_up: whether something may follow from the status itself, so that it is looked at again at once.
@@ -175,7 +208,7 @@ class Plan:
     sequence: tuple[int, int] | None = None
     mounted: Share | Withdrawal | None = None
     notes: tuple[Note, ...] = ()
-    aside: tuple[Create, ...] = ()
+    aside: tuple[Create | Adopt, ...] = ()
     look_again_seconds: float | None = None
     confirm: bool = False
     follows_up: bool = True

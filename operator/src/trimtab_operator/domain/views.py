@@ -19,13 +19,11 @@ from trimtab_trainer.contract import TerminationMessage
 from trimtab_trainer.contract.outcome import TERMINATION_MESSAGE_BYTES
 
 from trimtab_operator.api.pods.quantity import count_of
-from trimtab_operator.api.work import ACCELERATORS_MAXIMUM
+from trimtab_operator.api.work import ACCELERATORS_MAXIMUM, ATTEMPTS_MAXIMUM
 
 STAGE_LABEL = "trimtab.dev/stage"
 SERVE = "serve"
 """The stage of pods that serve: not ours, but with our agent beside the engine."""
-EGRESS_LABEL = "trimtab.dev/egress"
-"""Of a pod that asks more than object storage: what it asks."""
 ATTEMPT_LABEL = "trimtab.dev/attempt"
 JOB_LABEL = "trimtab.dev/finetunejob"
 EVALUATION_LABEL = "trimtab.dev/evaluation"
@@ -50,6 +48,8 @@ QUEUE_TRACES = frozenset(
     for name in ("managed", "multikueue-origin", "parent-workload", "prebuilt-workload-name", "stopping")
 )
 """What Kueue writes itself, or what can be true of one Job only."""
+JOB_NAME_LABEL, JOB_UID_LABEL = "batch.kubernetes.io/job-name", "batch.kubernetes.io/controller-uid"
+"""On the pods of a Job, by Kubernetes, and still there when they have lost it."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 """On the pods of a Job of several, by Kubernetes, which has an annotation of the same name."""
 PROGRESS_PORT = 9401
@@ -60,6 +60,8 @@ OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
 """Name of the container that does the work, in all stages."""
+CONFIG_VOLUME = "trimtab-config"
+"""Name of the volume with what that does."""
 
 TEXT_LENGTH = 1024
 """Of what a view keeps of a message."""
@@ -135,6 +137,11 @@ def labels_kept(labels: Iterable[tuple[str, str]]) -> dict[str, str]:
     return kept
 
 
+def _owner_by(labels: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return kind and name of whose object something says by its labels that it is of."""
+    return next(((kind, labels[label]) for kind, label in OWNER_LABELS.items() if label in labels), None)
+
+
 def _accelerators(labels: Mapping[str, object]) -> int | None:
     held = labels.get(ACCELERATORS_LABEL)
     return None if held is None else min(count_of(held), ACCELERATORS_MAXIMUM)
@@ -144,15 +151,25 @@ def _pods(completions: object) -> int:
     return min(max(1, completions), PODS_MAXIMUM) if isinstance(completions, int) else 1
 
 
+def _config_of(spec: Mapping[str, Any]) -> str:
+    volumes = spec.get("template", {}).get("spec", {}).get("volumes") or ()
+    named = ((each.get("configMap") or {}).get("name") for each in volumes if each.get("name") == CONFIG_VOLUME)
+    return str(next(named, None) or "")
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A batch/v1 Job of a FineTuneJob, an Evaluation, a FineTuneSweep or an AdapterExport."""
+    """A batch/v1 Job that says that it is of a FineTuneJob, an Evaluation, a FineTuneSweep or an AdapterExport.
+
+    It says so by the labels of its pod template, which nobody can change once it has begun, or by its controller.
+    """
 
     namespace: str
     name: str
     uid: str
     owner_name: str
     owner_uid: str
+    """Of its controller, "" where that is none of our kinds."""
     stage: str
     attempt: int
     created: datetime | None
@@ -175,8 +192,14 @@ class JobView:
     """How many its pods hold together; None: it was made by an operator that did not say so."""
     inputs: str = ""
     """Digits of what it was made from, likewise."""
+    config: str = ""
+    """Name of the ConfigMap that its pods mount."""
     pods: int = 1
     """How many work together."""
+    scaled_down: bool = False
+    """Whether somebody wants fewer pods of it than it needs."""
+    managed: bool = True
+    """Whether it has the labels that our watches select."""
 
     @property
     def finished(self) -> bool:
@@ -184,13 +207,19 @@ class JobView:
 
     @classmethod
     def of(cls, body: dict[str, Any]) -> JobView | None:
-        """Return the view of a Job, or None if it is no attempt of ours."""
-        owner = controller_of(body)
-        metadata, labels = body["metadata"], body["metadata"].get("labels") or {}
-        attempt = parse_number(labels.get(ATTEMPT_LABEL))
-        if owner is None or owner[0] not in OWNER_LABELS or STAGE_LABEL not in labels or attempt is None:
+        """Return the view of a Job, or None if it does not say that it is an attempt of ours."""
+        metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
+        own = metadata.get("labels") or {}
+        labels = {**own, **(spec.get("template", {}).get("metadata", {}).get("labels") or {})}
+        controller = controller_of(body)
+        if controller is not None and controller[0] not in OWNER_LABELS:
+            controller = None
+        owner = _owner_by(labels) or (controller and controller[:2])
+        attempt, parallelism = parse_number(labels.get(ATTEMPT_LABEL)), spec.get("parallelism")
+        if owner is None or STAGE_LABEL not in labels or attempt is None:
             return None
-        status = body.get("status", {})
+        if attempt >= ATTEMPTS_MAXIMUM:  # none of ours, and the next would have no number
+            return None
         every = {c["type"]: c for c in status.get("conditions", ())}
         conditions = {kind: c for kind, c in every.items() if c["status"] == "True"}
         failed, complete, suspended = conditions.get("Failed"), conditions.get("Complete"), every.get("Suspended", {})
@@ -200,12 +229,12 @@ class JobView:
             name=metadata["name"],
             uid=metadata["uid"],
             owner_name=intern(owner[1]),
-            owner_uid=intern(owner[2]),
+            owner_uid=intern(controller[2]) if controller is not None else "",
             stage=intern(labels[STAGE_LABEL]),
             attempt=attempt,
             created=parse_time(metadata.get("creationTimestamp")),
             owner_kind=intern(owner[0]),
-            suspended=bool(body.get("spec", {}).get("suspend")),
+            suspended=bool(spec.get("suspend")),
             queue=queue_of(body),
             resumed=parse_time(suspended.get("lastTransitionTime")) if suspended.get("status") == "False" else None,
             held=suspended.get("status") == "True",
@@ -216,9 +245,12 @@ class JobView:
             failed_reason=_text(failed.get("reason", "")) if failed else "",
             failed_message=_text(failed.get("message", "")) if failed else "",
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
-            accelerators=_accelerators(labels),
-            inputs=str(labels.get(INPUTS_LABEL, "")),
-            pods=_pods(body.get("spec", {}).get("completions")),
+            accelerators=_accelerators(own),
+            inputs=str(own.get(INPUTS_LABEL, "")),
+            config=intern(_config_of(spec)),
+            pods=_pods(spec.get("completions")),
+            scaled_down=_pods(spec.get("completions")) > parallelism if isinstance(parallelism, int) else False,
+            managed=own.get(MANAGED_BY_LABEL) == "trimtab",
         )
 
 
@@ -244,6 +276,8 @@ class PodView:
     message: str = ""
     ip: str = ""
     node: str = ""
+    scheduler: str = ""
+    """Who is to find a node for it: a policy may have written another name than the template has."""
     deletion_time: datetime | None = None
     """When the grace period ends: deletionTimestamp lies in the future by the grace period."""
     scheduled_time: datetime | None = None
@@ -290,17 +324,18 @@ class PodView:
     @classmethod
     def of(cls, body: dict[str, Any]) -> PodView | None:
         """Return the view of a pod, or None if it is not a Job's."""
-        owner = controller_of(body)
         metadata, status = body["metadata"], body.get("status", {})
         labels = metadata.get("labels") or {}
-        of = next((kind for kind, label in OWNER_LABELS.items() if label in labels), None)
-        if owner is None or owner[0] != "Job" or of is None:
+        job, owner = controller_of(body), _owner_by(labels)
+        if job is None and JOB_UID_LABEL in labels:  # its Job was deleted without it
+            job = ("Job", labels.get(JOB_NAME_LABEL, ""), labels[JOB_UID_LABEL])
+        if job is None or job[0] != "Job" or owner is None:
             return None
         conditions = {c["type"]: c for c in status.get("conditions", ())}
         scheduled = conditions.get("PodScheduled", {})
         disruption = conditions.get("DisruptionTarget", {})
         statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
-        state: dict[str, Any] = next((c.get("state", {}) for c in statuses if c["name"] == CONTAINER), {})
+        state = _state_of(next((c for c in statuses if c["name"] == CONTAINER), {}))
         waiting = state.get("waiting") or {}
         blocked = _blocked_by(status) if waiting else {}
         waiting = blocked.get("state", {}).get("waiting") or waiting
@@ -310,16 +345,17 @@ class PodView:
             namespace=intern(metadata["namespace"]),
             name=metadata["name"],
             uid=metadata["uid"],
-            job_uid=intern(owner[2]),
-            job_name=intern(owner[1]),
-            owner_name=intern(labels[OWNER_LABELS[of]]),
+            job_uid=intern(job[2]),
+            job_name=intern(job[1]),
+            owner_name=intern(owner[1]),
             created=parse_time(metadata.get("creationTimestamp")),
-            owner_kind=of,
+            owner_kind=owner[0],
             phase=intern(status.get("phase", "Pending")),
             reason=_text(status.get("reason", "")),
             message=_text(status.get("message", "")),
             ip=status.get("podIP", ""),
             node=body.get("spec", {}).get("nodeName", ""),
+            scheduler=intern(_text(body.get("spec", {}).get("schedulerName", ""))),
             deletion_time=parse_time(metadata.get("deletionTimestamp")),
             scheduled_time=parse_time(scheduled.get("lastTransitionTime"))
             if scheduled.get("status") == "True"
@@ -341,6 +377,15 @@ class PodView:
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
             index=parse_number(labels.get(INDEX_LABEL)) or 0,
         )
+
+
+def _state_of(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state of the container that does the work. One that is started again has ended once, and that counts.
+
+    No pod of ours starts it again by itself; a policy that writes over the pod's restartPolicy makes it do so.
+    """
+    before = (container.get("lastState") or {}).get("terminated")
+    return {"terminated": before} if before else dict(container.get("state") or {})
 
 
 def _blocked_by(status: Mapping[str, Any]) -> dict[str, Any]:

@@ -196,7 +196,9 @@ class Kube:
         connector = aiohttp.TCPConnector(limit=0, ssl=RESTClientObject(self.configuration).ssl_context)
         # aiohttp looks for proxies and ~/.netrc in a thread of its own, twice for every request
         behind_proxy = any(os.environ.get(name) for name in PROXY_VARIABLES)
-        return aiohttp.ClientSession(connector=connector, trust_env=behind_proxy, read_bufsize=READ_BYTES)
+        return aiohttp.ClientSession(
+            connector=connector, trust_env=behind_proxy, read_bufsize=READ_BYTES, cookie_jar=aiohttp.DummyCookieJar()
+        )
 
     @cached_property
     def _route(self) -> dict[str, Any]:

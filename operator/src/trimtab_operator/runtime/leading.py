@@ -98,7 +98,12 @@ class Leading:
             ),
             troubles=troubles,
             inquiries=Inquiries(
-                kube, self._cache, self._poller, self._desired, Policies(kube, settings.admission_policies)
+                reader=kube,
+                cache=self._cache,
+                troubles=troubles,
+                agents=self._poller,
+                desired=self._desired,
+                policies=Policies(kube, settings.admission_policies),
             ),
             actor=Actor(kube, self._cache),
             delivery=Delivery(self._poller, self._desired, signing, terms, utc_now),

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import QuantizationSettings, Reason
+from trimtab_trainer.contract.settings import QuantizationType
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate.asking import likelihoods as score
+from trimtab_trainer.evaluate.asking import stems
 from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods, score_rows
 from trimtab_trainer.evaluate.rows import EvaluationRow, Sequence
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
-from trimtab_trainer.training.network.model import LanguageModel
+from trimtab_trainer.training.network.model import LanguageModel, load_base
 
-from tests.trainer.evaluate.models import KINDS, adapted_model, bare_model
+from tests.trainer.evaluate.models import CPU, KINDS, adapted_model, bare_model
+from tests.trainer.train.families import make_family
 from tests.trainer.train.runs import VOCABULARY
 
 
@@ -48,7 +51,7 @@ def random_sequences(count: int, seed: int = 0, longest: int = 90) -> list[Seque
 def plain(model: LanguageModel, each: Sequence) -> float:
     """Return the same by the model's own forward pass on the whole row, nothing batched, padded or left out."""
     with torch.no_grad():
-        logits = model.causal(input_ids=torch.tensor([each.tokens])).logits[0].double()
+        logits = model.causal(input_ids=torch.tensor([each.tokens]), use_cache=False).logits[0].double()
     found = functional.log_softmax(logits, dim=-1)
     return sum(float(found[at - 1, each.tokens[at]]) for start, stop in each.spans for at in range(start, stop))
 
@@ -76,20 +79,142 @@ def test_the_adapter_takes_part(tiny: Path) -> None:
     assert all(abs(one - other) > 0.01 for one, other in zip(with_adapter, alone, strict=True))
 
 
-def test_choices_that_share_their_input_share_a_forward_pass(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, prompt = bare_model(tiny), list(range(20, 50))
+def test_choices_that_share_their_input_share_a_forward_pass(tiny: Path, laid: list[int]) -> None:
+    model, prompt = bare_model(tiny), list(range(20, 35))
     choices = [[7], [8], [9, 10], [9, 10, 11], [9], [12, 13]]
-    sequences = [sequence(prompt + choice, (30, 30 + len(choice))) for choice in choices]
-    laid: list[int] = []
-    lay = score.lay
+    sequences = [sequence(prompt + choice, (15, 15 + len(choice))) for choice in choices]
+    assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
+    assert sorted(laid) == [16, 17]  # prompt + 12, and prompt + 9 10 with the inputs of all the others
 
-    def counted(inputs: Any, where: Any) -> Any:
-        laid.extend(len(tokens) for tokens in inputs)
-        return lay(inputs, where)
+
+@pytest.fixture
+def laid(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of all that goes through the model."""
+    lengths: list[int] = []
+    lay = stems.lay
+
+    def counted(inputs: Any, where: Any, behind: int = 0) -> Any:
+        lengths.extend(len(tokens) for tokens in inputs)
+        return lay(inputs, where, behind)
 
     monkeypatch.setattr(score, "lay", counted)
-    assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
-    assert sorted(laid) == [31, 32]  # prompt + 12, and prompt + 9 10 with the inputs of all the others
+    return lengths
+
+
+def questions(count: int, examples: int = 0, seed: int = 0) -> list[Sequence]:
+    """Return `count` questions with four choices of several tokens each, behind the same examples."""
+    random = np.random.default_rng(seed)
+
+    def some(length: int) -> list[int]:
+        return [int(token) for token in random.integers(3, 250, length)]
+
+    before, made = some(examples), []
+    for number in range(count):
+        prompt = before + some(40 + 3 * number)
+        for length in (3, 5, 1, 20):
+            tokens = prompt + some(length)
+            made.append(sequence(tokens, (len(prompt), len(tokens))))
+    return made
+
+
+class TestStems:
+    """What sequences begin with alike goes through the model once."""
+
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("make", [bare_model, adapted_model])
+    @pytest.mark.parametrize("examples", [0, 100])
+    def test_they_change_nothing_and_save_most(
+        self, tiny: Path, laid: list[int], make: Any, kind: str, examples: int
+    ) -> None:
+        model, sequences = make(tiny, kind), questions(6, examples)
+        one, four, derived = (found(model, sequences, size) for size in (1, 4, None))
+        assert one == four == derived
+        assert derived == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
+        laid.clear()
+        found(model, sequences)
+        assert sum(laid) < (0.5 if examples else 0.6) * sum(len(each.tokens) for each in sequences)
+
+    def test_what_is_asked_of_the_stem_itself_is_answered(self, tiny: Path, laid: list[int]) -> None:
+        model, prompt = bare_model(tiny), list(range(20, 60))
+        sequences = [sequence([*prompt, 100 + n, n, n], (1, 5), (30, 43)) for n in range(3, 7)]
+        assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
+        assert sorted(laid) == [10, 10, 10, 10, 32]
+
+    def test_little_that_is_shared_is_not(self, tiny: Path, laid: list[int]) -> None:
+        random = np.random.default_rng(0)
+        start = random.integers(3, 250, 20).tolist()
+        sequences = [sequence(start + random.integers(3, 250, 70).tolist(), (20, 90)) for _ in range(4)]
+        found(bare_model(tiny), sequences)
+        assert laid == [89] * 4
+
+    def test_many_branches_are_cut_when_memory_runs_out(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, sequences = bare_model(tiny), questions(3)
+        want, hidden = found(model, sequences), LanguageModel.hidden
+
+        def narrow(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
+            if len(batch.tokens) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return hidden(self, batch, cache)
+
+        monkeypatch.setattr(LanguageModel, "hidden", narrow)
+        assert log_likelihoods(model, sequences, stop=Interruption(), report=Report(stream=io.StringIO())) == want
+
+    @pytest.mark.parametrize(
+        ("family", "window", "shares"),
+        [
+            ("qwen3:Qwen3ForCausalLM", None, True),
+            ("gemma2:Gemma2ForCausalLM", 128, True),
+            ("mistral:MistralForCausalLM", 128, True),
+            ("mistral:MistralForCausalLM", 32, False),  # a window would cut into the stem
+            ("phi3:Phi3ForCausalLM", 128, True),
+            ("gpt2:GPT2LMHeadModel", None, True),
+            ("gemma3:Gemma3ForConditionalGeneration", 128, True),
+            ("qwen2_vl:Qwen2VLForConditionalGeneration", None, False),  # positions of its own
+            ("qwen3_next:Qwen3NextForCausalLM", None, False),  # its layers remember more than keys and values
+            ("mamba2:Mamba2ForCausalLM", None, False),
+            ("openai-gpt:OpenAIGPTLMHeadModel", None, False),  # takes no cache, without a word
+        ],
+    )
+    def test_models_share_that_can(self, tmp_path: Path, family: str, window: int | None, shares: bool) -> None:
+        make_family(family, tmp_path)
+        if window is not None:
+            config = json.loads((tmp_path / "config.json").read_text())
+            for part in (config, config.get("text_config", {})):
+                if "sliding_window" in part:
+                    part["sliding_window"] = window
+            (tmp_path / "config.json").write_text(json.dumps(config))
+        none = QuantizationSettings(type=QuantizationType.NONE)
+        model, sequences = LanguageModel(load_base(tmp_path, none, torch.float32, CPU), torch.float32), questions(2)
+        with torch.no_grad():
+            assert stems.shares_stems(model, 70) is shares
+        assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=2e-5)
+
+    def test_a_cache_that_cannot_be_copied_is_not_used(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model = bare_model(tiny)
+        with torch.no_grad():
+            assert stems.shares_stems(model, 70)
+            monkeypatch.setattr(type(model.cache()), "batch_select_indices", lambda *_: None)
+            assert not stems.shares_stems(model, 70)
+
+    def test_every_sequence_is_in_one_branch_of_one_stem(self) -> None:
+        random = np.random.default_rng(1)
+        for _ in range(200):
+            inputs: list[tuple[int, ...]] = [()]
+            for _ in range(random.integers(1, 40)):
+                start = inputs[random.integers(len(inputs))]
+                start = start[: random.integers(len(start) + 1)]
+                inputs.append((*start, *random.integers(0, 3, random.integers(40)).tolist()))
+            made = stems.stems_of(inputs, shared=True)
+            held: dict[int, tuple[int, ...]] = {}
+            for stem in made:
+                assert len(stem.tokens) % stems.MULTIPLE == 0
+                assert 1 <= len(stem.branches) <= stems.MOST_BRANCHES
+                for branch in stem.branches:
+                    for member in branch.members:
+                        assert member not in held
+                        held[member] = stem.tokens + branch.tokens
+            assert sorted(held) == list(range(len(inputs)))
+            assert all(held[index][: len(tokens)] == tokens for index, tokens in enumerate(inputs))
 
 
 def test_rows_are_answered_in_their_order_and_rounded(tiny: Path) -> None:

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from trimtab_trainer.evaluate.judging.prompts import trial_prompt
-
 Reply = str | int | tuple[int, dict[str, str]] | bytes
 """What to answer: a reply, a status, a status with headers, or a body that is no completion."""
 
@@ -42,8 +40,8 @@ class JudgeServer:
     Attributes:
         judge: replies to what is shown.
         troubles: come first, each once, before the judge is asked at all.
-        trials: requests with a question of ours; they are not among `requests`, and `trial` answers them.
         drip: seconds between the bytes of an answer.
+        key: what it wants to be asked with; whoever has another one is answered 401.
     """
 
     judge: Callable[[Shown], Reply]
@@ -52,18 +50,16 @@ class JudgeServer:
     troubles: list[Reply] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
-    trials: list[dict[str, Any]] = field(default_factory=list)
-    trial: Reply = '{"better": "1"}'
     drip: float = 0.0
+    key: str | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def reply(self, body: dict[str, Any], key: str | None) -> Reply:
         with self.lock:
-            if body["messages"][0]["content"] == trial_prompt().text:
-                self.trials.append(body)
-                return self.trial
             self.requests.append(body)
             self.keys.append(key)
+            if self.key is not None and key != f"Bearer {self.key}":
+                return 401
             if self.troubles:
                 return self.troubles.pop(0)
         return self.judge(Shown(body["messages"][0]["content"]))
@@ -77,8 +73,8 @@ class Quiet(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(judge: Callable[[Shown], Reply]) -> Iterator[JudgeServer]:
-    """Serve a judge on a port of its own."""
+def serving(judge: Callable[[Shown], Reply], host: str = "127.0.0.1", port: int = 0) -> Iterator[JudgeServer]:
+    """Serve a judge, on a port of its own unless one is given."""
     served = JudgeServer(judge)
 
     class Handler(BaseHTTPRequestHandler):
@@ -116,7 +112,7 @@ def serving(judge: Callable[[Shown], Reply]) -> Iterator[JudgeServer]:
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that it overrides
             pass
 
-    server = Quiet(("127.0.0.1", 0), Handler)
+    server = Quiet((host, port), Handler)
     served.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from trimtab_trainer.report import Report
 
 from tests.trainer.evaluate.judging.server import JudgeServer, Reply, serving, what_is_longer
 from tests.trainer.evaluate.scored import text_rows, text_scores
+from tests.unit.cli.certificates import authority
 
 SECRET = "sk-never-tell"
 
@@ -45,11 +48,11 @@ class Asking:
         self.stop = stop or Interruption()
         self.endpoint = Endpoint(StoredEndpoint(url=url, model="judge", credentials=keys), self.pauses.append)
 
-    def try_out(self) -> None:
-        self.endpoint.try_out(self.stop, Report(stream=self.log))
-
     def ask(self, count: int = 1) -> list[Judgement]:
-        return self.endpoint.ask(asked(count), self.stop, Report(stream=self.log))
+        """Return the replies in the order of the questions."""
+        heard: list[Judgement] = []
+        self.endpoint.ask(asked(count), heard.append, self.stop, Report(stream=self.log))
+        return sorted(heard, key=lambda each: (each.number, [one.slot for one in asked()].index(each.slot)))
 
 
 def test_every_question_is_answered_in_its_place(server: JudgeServer) -> None:
@@ -85,6 +88,8 @@ TRANSIENT: dict[str, Reply] = {
     "asked too often, and told for how long": (429, {"Retry-After": "7"}),
     "told nonsense": (429, {"Retry-After": "soon"}),
     "a broken gateway": 502,
+    "a page of what stands before it": b"<html>Be back soon</html>",
+    "no choices": b'{"choices": [], "error": {"code": 429}}',
 }
 
 
@@ -99,7 +104,7 @@ def test_what_passes_is_waited_for(trouble: str, server: JudgeServer) -> None:
 
 
 ENDS: dict[str, tuple[Reply, type[TrainerError], Reason, str]] = {
-    "never an answer": (0, JudgeFailed, Reason.JUDGE_UNREACHABLE, "trimtab.dev/egress: judge"),
+    "never an answer": (0, JudgeFailed, Reason.JUDGE_UNREACHABLE, "trimtab.dev/stage: judge"),
     "always 500": (500, JudgeFailed, Reason.JUDGE_UNREACHABLE, "answered 500"),
     "always 429": (429, JudgeFailed, Reason.JUDGE_OVERLOADED, "asked too often"),
     "for an hour": ((429, {"Retry-After": "3000"}), JudgeFailed, Reason.JUDGE_OVERLOADED, "for 3000 s"),
@@ -197,57 +202,32 @@ def test_an_answer_that_drips_is_none(server: JudgeServer, monkeypatch: pytest.M
         Asking(server.url).ask()
 
 
-def test_a_judge_that_can_be_asked_is_tried_with_nothing_of_the_rows(server: JudgeServer, tmp_path: Path) -> None:
-    (tmp_path / "API_KEY").write_text(SECRET)
-    judge = Asking(server.url, tmp_path)
-    judge.try_out()
-    assert (len(server.trials), server.requests, judge.pauses) == (1, [], [])
-    judge.ask()
-    (trial, asked) = server.trials[0], server.requests[0]
-    assert {**trial, "messages": ()} == {**asked, "messages": ()}, "what is tried is what is asked"
-    assert "judge tried" in judge.log.getvalue()
-    assert SECRET not in judge.log.getvalue()
+CERTIFICATES = {
+    "of an authority that nobody knows": ("127.0.0.1", False, "unable to get local issuer certificate"),
+    "of another server": ("127.0.0.2", True, "mismatch"),
+}
 
 
-@pytest.mark.parametrize("trouble", ["forbidden", "no such model", "a bad request", "another way", "no completion"])
-def test_what_would_never_be_answered_is_known_at_once(trouble: str, server: JudgeServer) -> None:
-    server.trial, error, reason, said = ENDS[trouble]
-    judge = Asking(server.url)
-    with pytest.raises(error, match=said) as caught:
-        judge.try_out()
-    assert caught.value.reason is reason
+@pytest.mark.parametrize("case", CERTIFICATES)
+def test_a_certificate_that_is_not_taken_is_told_with_the_reason(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, trusted, said = CERTIFICATES[case]
+    known = authority(tmp_path)
+    pair = known.issue("judge", address)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.certificate, pair.key)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(known.pair.certificate))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):  # who does not take it hangs up
+                while True:
+                    context.wrap_socket(listening.accept()[0], server_side=True)
+
+        threading.Thread(target=answer, daemon=True).start()
+        judge = Asking(f"https://127.0.0.1:{listening.getsockname()[1]}/v1")
+        with pytest.raises(SettingsInvalid, match=said):
+            judge.ask()
     assert not judge.pauses
-
-
-@pytest.mark.parametrize("trouble", ["always 500", "always 429", "for an hour"])
-def test_a_judge_that_is_busy_is_asked_later(trouble: str, server: JudgeServer) -> None:
-    server.trial = ENDS[trouble][0]
-    judge = Asking(server.url)
-    judge.try_out()
-    assert len(server.trials) == 1
-    assert "asked later" in judge.log.getvalue()
-
-
-def test_a_slow_judge_is_asked_later(server: JudgeServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trimtab_trainer.evaluate.judging.endpoint.TRIAL_SECONDS", 0.1)
-    server.drip = 0.4
-    judge = Asking(server.url)
-    judge.try_out()
-    assert "no answer in time" in judge.log.getvalue()
-
-
-def test_a_judge_that_is_not_there_is_waited_for_within_bounds(server: JudgeServer) -> None:
-    server.trial = 0
-    judge = Asking(server.url)
-    with pytest.raises(JudgeFailed, match=r"trimtab\.dev/egress: judge") as caught:
-        judge.try_out()
-    assert caught.value.reason is Reason.JUDGE_UNREACHABLE
-    assert judge.pauses == [1, 2, 4, 8, 16]
-
-
-def test_a_reply_to_the_trial_that_says_nothing_is_told_and_decides_nothing(server: JudgeServer) -> None:
-    server.trial = "Let me think about it."
-    judge = Asking(server.url)
-    judge.try_out()
-    assert "none of those that it may give" in judge.log.getvalue()
-    assert "Let me think" not in judge.log.getvalue()

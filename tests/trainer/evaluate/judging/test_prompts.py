@@ -9,7 +9,7 @@ import pytest
 from trimtab_trainer.contract import Judging
 from trimtab_trainer.evaluate.judging.endpoint import reply_schema
 from trimtab_trainer.evaluate.judging.prompts import pairwise_prompt, read_reply, rubric_prompt
-from trimtab_trainer.evaluate.scoring.schemas import Schema
+from trimtab_trainer.evaluate.scoring.structured.schemas import Schema
 
 JUDGING = Judging(instructions="Prefer what is {right}.")
 RUBRIC = Judging.model_validate({"mode": "Rubric", "instructions": "5 is right.", "minimumScore": 0, "maximumScore": 5})
@@ -72,6 +72,7 @@ def test_a_reference_is_shown_where_it_may_be() -> None:
         ('{"better": "1", "because": "it is right"}', None),
         ('I think {"better": "1"}', None),
         ('{"better": "1"}\n{"better": "2"}', None),
+        ('{"better": "1", "better": "2"}', None),
         ('{"better": ["1"]}', None),
         ('["1"]', None),
         ("", None),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,15 @@ from trimtab_trainer.base.base_model import digest_of_entries, entries_of, find_
 from trimtab_trainer.contract import (
     EvaluationConfig,
     EvaluationOutcome,
+    ExitCode,
     Reason,
+    Stage,
     StoredBaseModel,
     TerminationMessage,
 )
 from trimtab_trainer.contract.gate.verdict import VerdictReason, judge
-from trimtab_trainer.errors import DataInvalid, SettingsInvalid
+from trimtab_trainer.errors import AnswersMissing, DataInvalid, SettingsInvalid
+from trimtab_trainer.evaluate.judging.endpoint import AT_ONCE
 from trimtab_trainer.evaluate.prepare import prepare_evaluation
 from trimtab_trainer.report import Report
 
@@ -196,11 +201,156 @@ def test_an_endpoint_that_is_gone_leaves_nothing_half_judged(
         run.evaluate()
     assert caught.value.reason is Reason.ACCESS_DENIED
     assert not run.folder.exists(), "no verdict of some of the rows"
-    assert not (tmp_path / "output/evaluations/judgements").exists()
+    assert not list((tmp_path / "output/evaluations/judgements").glob("*/MANIFEST.json"))
     server.judge = what_is_longer
     run.evaluate(attempt=1)
     assert len(run.events("task was asked before")) == 2, "the answers were kept"
     assert "unreliable" not in results(run)["judge"]
+
+
+def test_what_a_judge_said_before_it_was_gone_is_not_asked_again(
+    made: Trained, server: JudgeServer, tmp_path: Path
+) -> None:
+    answered: list[str] = []
+
+    def dies_later(shown: Shown) -> int | str:
+        if len(answered) >= 30:
+            return 403
+        answered.append(shown.text)
+        return what_is_longer(shown)
+
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path, worse="No."))])
+    answers = run.ask()
+    assert isinstance(answers, str)
+    server.judge = dies_later
+    with pytest.raises(SettingsInvalid):
+        run.judge(answers)
+    server.requests.clear()
+    server.judge = what_is_longer
+    run.judge(answers, attempt=1)
+    # What was under way when it was refused may have come after that.
+    again = {each["messages"][0]["content"] for each in server.requests}
+    twice = len(again & set(answered))
+    assert twice < AT_ONCE, "nothing is judged twice but what was under way"
+    assert len(again) + len(answered) - twice == results(run)["judge"]["asked"]
+    (event,) = run.events("the judge goes on")
+    assert (event["known"], event["questions"]) == (len(answered) - twice, len(again))
+    assert [file.name.partition("-")[0] for file in (tmp_path / "output/evaluations/judgements").glob("*/*-*")] == [
+        "judgements"
+    ], "parts are deleted once all is stored together"
+
+
+def test_a_part_that_was_damaged_is_asked_for_again(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path, worse="No."))])
+    answers = run.ask()
+    assert isinstance(answers, str)
+    asked = 0
+
+    def dies_later(shown: Shown) -> int | str:
+        nonlocal asked
+        asked += 1
+        return what_is_longer(shown) if asked < 10 else 403
+
+    server.judge = dies_later
+    with pytest.raises(SettingsInvalid):
+        run.judge(answers)
+    (part,) = (tmp_path / "output/evaluations/judgements").glob("*/part-*")
+    part.write_text(part.read_text().replace("better", "bitter"))
+    server.judge = what_is_longer
+    server.requests.clear()
+    run.judge(answers, attempt=1)
+    again = {each["messages"][0]["content"] for each in server.requests}  # what was under way may come twice
+    assert len(again) == results(run)["judge"]["asked"]
+    assert run.events("some stored judgements do not verify, the judge is asked again")
+
+
+def test_who_answers_asks_no_endpoint_and_who_judges_loads_no_model(
+    made: Trained, server: JudgeServer, tmp_path: Path
+) -> None:
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))])
+    answers = run.ask()
+    assert isinstance(answers, str)
+    assert not server.requests
+    assert not run.folder.exists()
+    loaded = len(run.events("model loaded"))
+    outcome = run.judge(answers)
+    assert len(run.events("model loaded")) == loaded
+    assert len(server.requests) == results(run)["judge"]["asked"]
+    assert run.judge(answers, attempt=1) == outcome
+    assert run.events("this evaluation has its outcome already")
+    lineage = json.loads((run.folder / "results.json").read_text())["lineage"]
+    assert lineage["machine"]["device"]
+    assert lineage["target"]["digest"] == made.artifacts[0].digest
+
+
+def test_who_judges_needs_no_torch(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))])
+    answers = run.ask()
+    assert isinstance(answers, str)
+    config, words = tmp_path / "evaluation.json", tmp_path / "words"
+    config.write_text(json.dumps(run.config.to_json()))
+    prepared = run.prepared.model_copy(update={"answers_digest": answers})
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(("torch", "peft", "bitsandbytes")))
+from trimtab_trainer.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+    arguments = ["judge", "--config", str(config), "--prepared", json.dumps(prepared.to_json())]
+    arguments += ["--scratch", str(tmp_path / "judging"), "--termination-log", str(words), "--attempt", "2"]
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    last = TerminationMessage.decode(words.read_text())
+    assert last is not None
+    assert (last.stage, last.attempt, last.answers_digest) == (Stage.JUDGE, 2, None)
+    assert last.outcome is not None
+
+
+@pytest.mark.parametrize("lost", ["answers", "scores"])
+def test_answers_that_are_gone_are_asked_for_again(
+    lost: str, made: Trained, server: JudgeServer, tmp_path: Path
+) -> None:
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))])
+    answers = run.ask()
+    assert isinstance(answers, str)
+    for manifest in (tmp_path / "output/evaluations" / lost).glob("*/MANIFEST.json"):
+        manifest.unlink()
+    with pytest.raises(AnswersMissing) as caught:
+        run.judge(answers)
+    assert (caught.value.reason, caught.value.exit_code) == (Reason.ANSWERS_MISSING, ExitCode.STORAGE_FAILED)
+    again = run.ask(attempt=1)
+    assert again == answers, "what is answered again is the same"
+    run.judge(answers, attempt=1)
+
+
+def test_answers_that_were_changed_are_none(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))])
+    answers = run.ask()
+    assert isinstance(answers, str)
+    (manifest,) = (tmp_path / "output/evaluations/answers").glob("*/MANIFEST.json")
+    written = manifest.read_text()
+    for damaged in (written.replace('"machine"', '"machines"', 1), written[:-1]):
+        manifest.write_text(damaged)
+        with pytest.raises(AnswersMissing, match="the models are asked again"):
+            run.judge(answers)
+        assert run.ask() == answers
+        assert manifest.read_text() == written, "who answers again mends it"
+    run.judge(answers)
+
+
+def test_the_stage_with_the_accelerator_ends_with_the_answers(
+    made: Trained, server: JudgeServer, tmp_path: Path
+) -> None:
+    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))])
+    config, words = tmp_path / "evaluation.json", tmp_path / "words"
+    config.write_text(json.dumps(run.config.to_json()))
+    arguments = ["evaluate", "--config", str(config), "--scratch", str(tmp_path / "scratch"), "--termination-log"]
+    assert main([*arguments, str(words), "--prepared", json.dumps(run.prepared.to_json())]) == 0
+    last = TerminationMessage.decode(words.read_text())
+    assert last is not None
+    assert last.answers_digest is not None
+    assert last.outcome is None
+    assert not server.requests
 
 
 def test_judgements_that_were_damaged_are_asked_for_again(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
@@ -259,42 +409,21 @@ def test_what_can_be_known_of_a_judge_is_known_before_a_gpu_is_asked_for(made: T
         assert caught.value.reason is reason
 
 
-def test_a_key_that_is_not_there_is_missed_before_anything_is_asked(made: Trained, tmp_path: Path) -> None:
+def test_a_key_that_is_not_there_is_missed_before_anything_is_asked_of_the_judge(made: Trained, tmp_path: Path) -> None:
     endpoint = {"url": "http://127.0.0.1:1/v1", "model": "judge", "credentials": {"directory": str(tmp_path / "none")}}
     run = evaluation(made, tmp_path, tasks=[task(rows(tmp_path))], thresholds=[], judge={"endpoint": endpoint})
     with pytest.raises(SettingsInvalid, match="has no key API_KEY") as caught:
         run.evaluate()
     assert caught.value.reason is Reason.CREDENTIALS_MISSING
-    assert not run.events("model loaded")
-    assert not run.scores()
+    assert len(run.scores()) == 2, "the answers are kept"
 
 
-def test_a_judge_that_does_not_take_its_key_costs_no_answers(
+def test_where_nothing_is_judged_the_evaluation_ends_with_its_answers(
     made: Trained, server: JudgeServer, tmp_path: Path
 ) -> None:
-    server.trial = 401
-    run = asking(made, tmp_path, server.url, [task(rows(tmp_path))])
-    with pytest.raises(SettingsInvalid) as caught:
-        run.evaluate()
-    assert caught.value.reason is Reason.ACCESS_DENIED
-    assert not run.events("model loaded")
-    assert not run.scores()
-    server.trial = '{"better": "1"}'
-    server.judge = lambda _: 403
-    with pytest.raises(SettingsInvalid):
-        run.evaluate(attempt=1)
-    assert len(server.trials) == 2
-    assert len(run.scores()) == 2
-    server.trial, server.judge = 401, what_is_longer
-    run.evaluate(attempt=2)
-    assert len(server.trials) == 2, "where all answers are there nobody is tried"
-
-
-def test_a_judge_that_judges_no_task_is_not_tried(made: Trained, server: JudgeServer, tmp_path: Path) -> None:
     dataset = rows(tmp_path)
     run = asking(made, tmp_path, server.url, [{"name": "text", "type": "Perplexity", "dataset": dataset}])
-    run.evaluate()
-    assert not server.trials
+    assert isinstance(run.ask(), EvaluationOutcome)
 
 
 def test_a_url_where_no_judge_is_asks_for_no_gpu(made: Trained, tmp_path: Path) -> None:
@@ -347,6 +476,7 @@ def test_an_endpoint_that_wants_to_be_left_alone_is_asked_by_the_next_attempt(
     assert last is not None
     assert (last.reason, last.retry_after_seconds) == (Reason.JUDGE_OVERLOADED, 3000)
     assert last.outcome is None
+    assert not (tmp_path / "output/evaluations/scores").exists(), "that is known before anything is answered"
 
 
 def test_the_digest_of_an_evaluation_is_of_its_judge_too(made: Trained, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from trimtab_trainer.evaluate.scoring.measure import ratio
 from trimtab_trainer.evaluate.statistics import (
     MINIMUM_CLUSTERS,
+    MINIMUM_WEIGHT,
     Array,
     Distribution,
     Resampling,
@@ -104,6 +105,65 @@ def test_weights_as_large_as_floats_go_are_weights() -> None:
         heavy = replace(even, weights=np.array([largest, *[largest / 1e6] * 49]))
         assert heavy.effective_weight == pytest.approx(1, abs=1e-3)
         assert p_at_least(heavy, 9.0) == 1.0
+
+
+UNEVEN = (
+    6,
+    7,
+    8,
+    8,
+    10,
+    11,
+    12,
+    14,
+    14,
+    14,
+    19,
+    22,
+    23,
+    30,
+    32,
+    35,
+    37,
+    37,
+    39,
+    39,
+    46,
+    49,
+    66,
+    72,
+    82,
+    88,
+    91,
+    128,
+    151,
+)
+"""Numbers of tokens of answers to questions of a reference; three longer ones follow."""
+
+
+def test_answers_of_uneven_length_decide_what_is_far_from_the_limit_and_nothing_at_it() -> None:
+    tokens = np.array([*UNEVEN, 182, 244, 372], np.float64)
+    random = np.random.default_rng(21)
+    resampling = Resampling(range(len(tokens)), seed=1, resamples=1_000)
+    nats = random.normal(3.4, 0.6, (400, len(tokens)))
+    p = {0.0: [], 0.7: []}  # type: dict[float, list[float]]
+    for each in nats:
+        statistics = np.stack([each * tokens, tokens], axis=1)
+        found = replace(resampling.distributions([resampling.part(statistics, ratio)])[0][0], weights=tokens)
+        assert found.effective_weight < MINIMUM_CLUSTERS
+        for distance, values in p.items():
+            values.append(p_at_least(found, 3.4 + distance))
+    passed = {distance: float(np.mean(np.array(values) <= 0.05)) for distance, values in p.items()}
+    assert passed[0.0] <= 0.075  # 0.05, and two standard errors of so many draws
+    assert passed[0.7] > 0.8
+
+
+def test_fewer_rows_are_never_said_to_be_enough_than_exclude_anything() -> None:
+    few = replace(of_mean([1.0 + number / 1000 for number in range(40)]), weights=np.array([1e3, *[1.0] * 39]))
+    assert p_at_least(few, 9.0) == 1.0
+    needed = rows_needed(few, 9.0, None, rows=40, confidence=0.95)
+    assert needed is not None
+    assert needed == pytest.approx(40 * MINIMUM_WEIGHT / few.effective_weight, abs=1)
 
 
 def test_a_figure_that_a_row_alone_defines_excludes_nothing() -> None:

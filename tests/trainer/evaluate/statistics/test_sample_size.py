@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from trimtab_trainer.evaluate.statistics import MINIMUM_CLUSTERS, Array, p_at_least, rows_needed
+from trimtab_trainer.evaluate.statistics import MINIMUM_CLUSTERS, Array, p_at_least, p_at_most, rows_needed
 
 from tests.trainer.evaluate.statistics.means import of_mean, of_means
 
@@ -23,6 +23,16 @@ def test_as_many_rows_are_needed_as_decide_anything_at_all() -> None:
     certain = of_mean([1.0 + number / 1000 for number in range(10)])
     assert p_at_least(certain, 0.5) == 1  # with so few
     assert rows_needed(certain, 0.5, None, rows=30, confidence=0.95) == 3 * MINIMUM_CLUSTERS
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.8, 1.5])
+def test_what_a_test_does_not_decide_needs_more_rows_than_there_are(sigma: float) -> None:
+    found = of_mean(np.random.default_rng(3).lognormal(0, sigma, 60))
+    for limit in found.estimate * np.array([0.8, 0.95, 1.05, 1.1, 1.3, 1.6, 2.0, 2.5]):
+        p = min(p_at_least(found, limit), p_at_most(found, limit))
+        needed = rows_needed(found, limit, None, rows=60, confidence=0.95, p=p)
+        assert needed is not None
+        assert p <= 0.05 or needed > 60
 
 
 def test_rows_needed_count_clusters_by_their_size() -> None:

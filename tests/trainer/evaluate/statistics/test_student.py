@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from trimtab_trainer.evaluate.statistics.student import normal_score, t_score
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from trimtab_trainer.contract import Check, Threshold
 from trimtab_trainer.evaluate.statistics import Array, Resampling, worse_check
 from trimtab_trainer.evaluate.statistics.worse_rows import at_most

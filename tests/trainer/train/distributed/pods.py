@@ -84,7 +84,7 @@ def _become(arguments: Sequence[str], env: Mapping[str, str], stdout: int | None
         os.environ.update(env)
         supervisor.subprocess.Popen = Forked  # type: ignore[attr-defined]
         code = command.main(list(arguments))
-    except BaseException:
+    except BaseException:  # told by this process, which is a copy of the test's, and never in its name
         traceback.print_exc()
     finally:
         os._exit(code)  # nothing of the test's own process is to be undone here

@@ -69,7 +69,7 @@ def _one(place: Place, folder: Path, body: Callable[[World], T], patience: int) 
         world.gather(None)  # nobody leaves while somebody still asks
         world.leave()
         (folder / f"{place.rank}.pickle").write_bytes(pickle.dumps(found))
-    except BaseException:
+    except BaseException:  # told to the test whose copy this process is
         (folder / f"{place.rank}.error").write_text(traceback.format_exc())
     finally:
         os._exit(0)  # nothing of the test's own process is to be undone here

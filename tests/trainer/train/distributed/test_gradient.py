@@ -174,7 +174,7 @@ def test_memory_that_runs_out_in_one_process_halves_the_micro_batch_of_all(tiny:
         run = trainer(tiny, tmp_path / f"{world.size}-{scarce}", config, rows, world=world, log=log)
         whole = run.model.hidden
 
-        def hidden(batch: Any) -> Any:
+        def hidden(batch: Any, cache: Any = None) -> Any:
             if len(batch.tokens) > 2 and world.rank == 1:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
             return whole(batch)

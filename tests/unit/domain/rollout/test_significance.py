@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 from trimtab_operator.domain.adapterrollout.canary.counts import Times
 from trimtab_operator.domain.adapterrollout.canary.significance import more_often, slower, spent
 

@@ -17,16 +17,15 @@ from .layers import (
     Reach,
     Shapes,
     is_conditional,
-    is_embedding,
     is_reached,
     matches,
     reach,
     text_config,
-    text_shapes,
 )
 from .unsupported import NOT_PACKED, unsupported
 
 HEADER_LIMIT = 100_000_000
+NOT_QUANTIZED = ("BF16", "F16", "F32", "F64")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 
 
@@ -56,11 +55,27 @@ def check_architecture(model: BaseModel) -> None:
             )
     if kind not in classes(WITH_OTHERS if is_conditional(config) else TEXT):
         raise invalid(f"transformers has no language model of model_type {kind!r} alone; choose another model")
+    _check_own_code(config, kind)
     if (why := unsupported(kind)) is not None:
         raise invalid(f"model_type {kind!r} is not supported: {why}; choose another model")
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")
+
+
+def _check_own_code(config: Mapping[str, Any], kind: str) -> None:
+    """Refuse a model whose own code is of another class than the one that transformers has for its kind."""
+    own = config.get("auto_map")
+    named = own.get("AutoModelForCausalLM") if isinstance(own, dict) else None
+    known = classes(TEXT).get(kind)
+    if not isinstance(named, str) or not isinstance(known, str):
+        return
+    name = named.rpartition(".")[2]
+    if name.lower() != known.lower():
+        raise invalid(
+            f"it is computed by its own code ({name} in auto_map), which is never run, and is no {known}, which "
+            f"transformers has for model_type {kind!r}; choose another model"
+        )
 
 
 def check_full_base(reached: Reach, config: Mapping[str, Any]) -> None:
@@ -116,21 +131,6 @@ def context_length(model: BaseModel) -> int | None:
     return limit if isinstance(limit, int) else None
 
 
-def check_vocabulary(model: BaseModel, shapes: Shapes, largest: int) -> None:
-    """Refuse data with a token for which the model has no embedding.
-
-    Raises:
-        SettingsInvalid: BASE_MODEL_INVALID.
-    """
-    rows = text_config(model.config).get("vocab_size")
-    tables = text_shapes(shapes, model.config).items()
-    embedding = next((shape for name, shape in tables if is_embedding(name) and len(shape) == 2), None)
-    if embedding is not None:
-        rows = embedding[0]
-    if isinstance(rows, int) and largest >= rows:
-        raise invalid(f"its tokenizer makes token {largest}, but its embedding has {rows}; use the one it came with")
-
-
 def read_shapes(model: BaseModel) -> Shapes:
     """Return the shape of every tensor, from the headers of all shards.
 
@@ -149,9 +149,16 @@ def read_shapes(model: BaseModel) -> Shapes:
                 continue
             try:
                 shapes[tensor] = [int(size) for size in entry["shape"]]
+                kind = str(entry["dtype"])
                 end = max(end, int(entry["data_offsets"][1]))
             except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise invalid(f"{name} has a damaged header at {tensor}; upload it again") from error
+            packed = tensor.endswith((".qweight", ".weight_packed"))
+            if packed or (tensor.endswith(".weight") and len(shapes[tensor]) > 1 and kind not in NOT_QUANTIZED):
+                raise invalid(
+                    f"it is quantized already ({tensor} in {name} is {kind}); give the 16-bit original, Trimtab "
+                    "quantizes it itself"
+                )
         if begin + end != model.sizes[name]:
             raise invalid(f"{name} has {model.sizes[name]} bytes, but its header says {begin + end}; upload it again")
     return shapes

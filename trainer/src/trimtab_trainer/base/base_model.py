@@ -15,6 +15,7 @@ from typing import Any
 from ..contract import Reason, StoredBaseModel, digest_of
 from ..errors import SettingsInvalid
 from ..storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, open_store, read_manifest
+from ..storage.layout import ADAPTER_CONFIG
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -73,9 +74,11 @@ def choose_files(uri: str, present: dict[str, int], index: Callable[[], dict[str
             f"there is no base model at {uri}; upload its folder (config.json, tokenizer.json, *.safetensors)",
             Reason.BASE_MODEL_NOT_FOUND,
         )
+    _check_kind(uri, present)
     for name in (CONFIG, "tokenizer.json"):
         if name not in present:
-            raise invalid(f"{name} is missing from {uri}; upload the whole folder of the model")
+            convert = ", or convert tokenizer.model to it with transformers" if "tokenizer.model" in present else ""
+            raise invalid(f"{name} is missing from {uri}; upload the whole folder of the model{convert}")
     shards = _shards(present, index)
     wanted = {name for name in SETTINGS if name in present} | set(shards)
     missing = sorted(wanted - set(present))
@@ -177,6 +180,23 @@ def read_json(store: Store, name: str) -> dict[str, Any]:
 def invalid(trouble: str) -> SettingsInvalid:
     """Return the refusal of a base model that cannot be used."""
     return SettingsInvalid(f"base model: {trouble}", Reason.BASE_MODEL_INVALID)
+
+
+def _check_kind(uri: str, present: dict[str, int]) -> None:
+    """Refuse a folder of something else than a base model, and say how to come from it to one.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    if WEIGHTS in present or INDEX in present:
+        return
+    if ADAPTER_CONFIG in present:
+        raise invalid(
+            f"{uri} is an adapter ({ADAPTER_CONFIG}); give the model that it was made for, and go on from one of "
+            "Trimtab's by lora.initialAdapter"
+        )
+    if packed := next((name for name in sorted(present) if name.endswith(".gguf")), None):
+        raise invalid(f"{packed} is GGUF; make a folder of it with deploy/samples/convert_base_model.py")
 
 
 def _shards(present: dict[str, int], index: Callable[[], dict[str, Any]]) -> list[str]:

@@ -42,7 +42,7 @@ TAKEN_FOR_EXPERTS = frozenset({
 """Model types in which peft takes the names of experts' matrices for the joined tensor."""
 INDEXER = "indexer"
 """Chooses what sparse attention looks at (DeepSeek V3.2): no gradient passes a choice."""
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _AT_THE_TOP = re.compile(r"(?:model\.)?(?:layers|embed_tokens|norm|lm_head)\.")
 
 
@@ -89,7 +89,7 @@ def reach(shapes: Shapes, config: Mapping[str, Any]) -> Reach:
     """Return what can be adapted of a language model, of its tensors' shapes by name and its config.json."""
     text = text_config(config)
     ours = text_shapes(shapes, config)
-    loaded = {name: shape for name, shape in ours.items() if not _is_extra(name, text)}
+    loaded = {name: shape for name, shape in ours.items() if not is_extra(name, text)}
     experts = {name: shape for name, shape in loaded.items() if is_expert(name, shape)}
     left_out = {EXPERTS, *ROUTERS} if experts else set()
     if experts and config.get("model_type") in TAKEN_FOR_EXPERTS:
@@ -166,10 +166,10 @@ def is_expert(name: str, shape: list[int]) -> bool:
     return EXPERTS in name.split(".") or (len(shape) == 3 and name.endswith(".weight") and "conv" not in name)
 
 
-def _is_extra(name: str, config: Mapping[str, Any]) -> bool:
+def is_extra(name: str, config: Mapping[str, Any]) -> bool:
     """Tell whether a tensor is of layers that predict further tokens, which are published along and never loaded."""
     count = config.get("num_hidden_layers", config.get("n_layer"))
-    found = _LAYER.search(name)
+    found = LAYER.search(name)
     return "mtp" in name.split(".") or (isinstance(count, int) and found is not None and int(found[1]) >= count)
 
 

@@ -14,20 +14,31 @@ ABOUT_A_RUN = ("check", "estimate")
 COMMANDS = (*ABOUT_A_RUN, "import", "suite")
 
 
+def count(text: str) -> int:
+    """Return a whole number from 1, as an option has it.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
 def add_parsers(stages: Any) -> None:
     """Add them to the subcommands of `trimtab-trainer`."""
     check = stages.add_parser("check", help="say in seconds what a run would refuse; starts nothing, needs no torch")
     check.add_argument("--config", type=Path, required=True, help="configuration of the run, YAML or JSON")
-    check.add_argument("--rows", type=int, default=5_000, help="rows of each side to look at (%(default)s)")
+    check.add_argument("--rows", type=count, default=5_000, help="rows of each side to look at (%(default)s)")
     estimate = stages.add_parser("estimate", help="memory, time and accelerator seconds of a run, by accelerator")
     estimate.add_argument("--config", type=Path, required=True, help="configuration of the run, YAML or JSON")
     estimate.add_argument(
         "--model-config", type=Path, metavar="FILE", help="a config.json to go by, instead of the base model's files"
     )
     estimate.add_argument("--accelerator", action="append", metavar="NAME", help="such as H100-80GB; all if absent")
-    estimate.add_argument("--accelerators", type=int, default=1, help="how many of them train together; 1 if absent")
-    estimate.add_argument("--nodes", type=int, default=1, help="how many pods, each with so many; 1 if absent")
-    estimate.add_argument("--tokens", type=int, help="tokens of the training rows, as `prepare` counts them")
+    estimate.add_argument("--accelerators", type=count, default=1, help="how many of them train together; 1 if absent")
+    estimate.add_argument("--nodes", type=count, default=1, help="how many pods, each with so many; 1 if absent")
+    estimate.add_argument("--tokens", type=count, help="tokens of the training rows, as `prepare` counts them")
     estimate.add_argument("--json", action="store_true", help="for programs")
     for each in (check, estimate):
         each.add_argument("--mirrored", help="what mirror found: JSON, or a file that holds it")

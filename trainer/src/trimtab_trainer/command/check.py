@@ -237,7 +237,7 @@ def run(options: argparse.Namespace) -> int:
     if (mirrored := read_found(options.mirrored, Mirrored, "--mirrored")) is not None:
         config = at_the_mirror(config, mirrored)
     with tempfile.TemporaryDirectory(prefix="trimtab-check-") as scratch:
-        found = check(config, Path(scratch), max(1, options.rows))
+        found = check(config, Path(scratch), options.rows)
     print(table(found), flush=True)
     return int(found.refusals[0].exit_code if found.refusals else ExitCode.DONE)
 

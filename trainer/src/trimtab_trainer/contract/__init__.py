@@ -37,6 +37,7 @@ from .evaluation import (
     TaskType,
     Threshold,
     Turns,
+    asks_endpoint,
     check_tasks_and_thresholds,
 )
 from .exporting import EXPORT_VERSION, ExportConfig, Exported, ExportFormat, StoredDestination, WeightType
@@ -183,6 +184,7 @@ __all__ = [
     "Turns",
     "Validation",
     "WeightType",
+    "asks_endpoint",
     "canonical_json",
     "check_tasks_and_thresholds",
     "defining",

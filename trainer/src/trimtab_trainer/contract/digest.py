@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from .methods import Method
+from .model import without_order
 from .outcome import CONTRACT_VERSION
 from .run import RunConfig
 from .settings import DEFAULT_EPOCHS, LoraSettings, LoraType
@@ -26,13 +27,16 @@ def digest_of(value: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> str:
+def run_digest(config: RunConfig, base_model_digest: str, view_digest: str, *, as_written: bool = False) -> str:
     """Return the digest of all that defines the result of a run.
 
     Checkpoint settings, names, URIs and credentials are left out: they do not change what is learned. So is
     microBatchSize, which changes memory and speed: a job that is created again with less goes on from its checkpoint.
+
+    `as_written`: with the names of `lora` in the order they were written in, which changes nothing that is learned.
+    Earlier versions counted it, and what they have begun is found by that.
     """
-    training = config.training
+    training, lora = config.training, config.lora if as_written else without_order(config.lora)
     if training.epochs is None and training.max_steps is None:
         training = training.model_copy(update={"epochs": DEFAULT_EPOCHS})
     training = training.model_copy(update={"micro_batch_size": None})
@@ -43,7 +47,7 @@ def run_digest(config: RunConfig, base_model_digest: str, view_digest: str) -> s
             "contract": CONTRACT_VERSION,
             "baseModel": base_model_digest,
             "data": view_digest,
-            "lora": defining(config.lora),
+            "lora": defining(lora),
             "quantization": config.quantization.to_json(),
             "training": training.to_json(),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
@@ -23,6 +23,13 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_enum_values=False
     )
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return itself: nobody changes a value.
+
+        pydantic copies a default that it cannot hash, such as one with a list in it, for every object that it reads.
+        """
+        return self
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON form (camelCase, no absent fields)."""
@@ -49,6 +56,21 @@ def _with_unknown(model: BaseModel, told: dict[str, Any]) -> dict[str, Any]:
                     _with_unknown(item, one)
     told.update(model.__pydantic_extra__ or {})
     return told
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def without_order(model: M) -> M:
+    """Return a value with the lists in it sorted that are sets: equal ones are the same then."""
+    update: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        value, extra = getattr(model, name), field.json_schema_extra
+        if isinstance(value, BaseModel):
+            update[name] = without_order(value)
+        elif isinstance(value, list) and isinstance(extra, dict) and extra.get("x-kubernetes-list-type") == "set":
+            update[name] = sorted(value)
+    return model.model_copy(update=update)
 
 
 class Received(Model):

@@ -49,6 +49,7 @@ class Stage(StrEnum):
     PREPARE = "prepare"
     TRAIN = "train"
     EVALUATE = "evaluate"
+    JUDGE = "judge"
     REPORT = "report"
     TRACK = "track"
     EXPORT = "export"
@@ -100,6 +101,7 @@ class Reason(StrEnum):
     FINAL_SET_OPENED = "FinalSetOpened"
     # of judges: 10, and 13 where asking again may help
     JUDGE_REFUSED = "JudgeRefused"
+    JUDGE_UNREADABLE = "JudgeUnreadable"
     JUDGE_PROMPT_TOO_LONG = "JudgePromptTooLong"
     JUDGE_UNREACHABLE = "JudgeUnreachable"
     JUDGE_OVERLOADED = "JudgeOverloaded"
@@ -112,6 +114,7 @@ class Reason(StrEnum):
     STORAGE_FAILED = "StorageFailed"
     PREPARED_DATA_MISSING = "PreparedDataMissing"
     MIRROR_MISSING = "MirrorMissing"
+    ANSWERS_MISSING = "AnswersMissing"
     HUB_UNREACHABLE = "HubUnreachable"
     HUB_QUOTA_EXCEEDED = "HubQuotaExceeded"
     SOURCE_DAMAGED = "SourceDamaged"
@@ -216,6 +219,14 @@ class TerminationMessage(Received):
     artifact: Artifact | None = None
     summary: Summary = Summary()
     prepared_evaluation: PreparedEvaluation | None = None
+    answers_digest: DIGEST | None = Field(
+        default=None,
+        description="answersDigest of what an endpoint is yet to judge: <output>/evaluations/answers/<digest>",
+    )
+    judge_ready: bool | None = Field(
+        default=None,
+        description="judgeReady: the judge's endpoint replied to a first look, before the answers",
+    )
     packed_outcome: str | None = Field(default=None, description="packedOutcome: `EvaluationOutcome.pack`")
     exported: Exported | None = None
 

@@ -23,6 +23,8 @@ from .cleaning.steps import (
     FINDINGS,
     FORMAT,
     IGNORED,
+    NAMES,
+    OVERSIZED,
     PARTED,
     UNLIKE_PROMPTS,
     VOCABULARY,
@@ -30,10 +32,11 @@ from .cleaning.steps import (
     Cleaner,
 )
 from .parts import PartWriter
-from .reading.formats import resolve
 from .request import ROWS_VERSION, Request
 from .rows import AUDIT, SOURCES, Rows, read_rows
 from .tokenising import blocks, tokenising
+
+COUNTED = (*FINDINGS.values(), OVERSIZED, NAMES)
 
 
 def make_rows(store: Store, request: Request, folder: Path, report: Report) -> dict[str, Any]:
@@ -47,8 +50,7 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
     dataset, sources, prefix = request.dataset, request.sources, rows_prefix(request.rows_digest)
     shutil.rmtree(folder, ignore_errors=True)
     ignore = frozenset(dataset.ignore_keys)
-    method = request.training.method
-    detected = resolve(dataset.format, sources["training"].records(), ignore, request.columns.names, method)
+    detected = request.detected()
     report("format of the rows", format=detected.format.value, why=detected.why)
     audits: dict[str, Audit] = {}
     entries: list[FileEntry] = []
@@ -70,7 +72,7 @@ def make_rows(store: Store, request: Request, folder: Path, report: Report) -> d
             if not writer.rows:
                 raise DataInvalid(
                     f"none of the {audit.read} rows of {source.uri} has a token that is learned, the first is "
-                    f"{audit.unsupervised.places[0]}; check the answers and the base model's chat template"
+                    f"{audit.unsupervised.places[0]}; check the answers and the chat template"
                 )
     said = {FORMAT: {"name": detected.format.value, "why": detected.why}}
     told = {name: audit.to_json() | said for name, audit in audits.items()}
@@ -96,7 +98,7 @@ def content_digest(rows: Rows, audits: dict[str, Any]) -> str:
         identities = rows.identities[rows.in_order(own)]
         contents[name] = hashlib.sha256(identities.tobytes()).hexdigest()
     counts = {
-        name: {"rowsRead": audit["rowsRead"], **{key: audit[key]["count"] for key in FINDINGS.values()}}
+        name: {"rowsRead": audit["rowsRead"], **{key: audit[key]["count"] for key in COUNTED if key in audit}}
         for name, audit in audits.items()
     }
     return digest_of({"rows": contents, "counts": counts})
@@ -108,7 +110,9 @@ def told_of(audits: dict[str, Any]) -> dict[str, Any]:
     for audit in audits.values():
         ignored.update({column: finding["count"] for column, finding in audit[IGNORED].items()})
     together = {name: _together(audit[name] for audit in audits.values()) for name in (CONTROL, PARTED)}
-    cleaned = {key: sum(audit[key]["count"] for audit in audits.values()) for key in FINDINGS.values()}
+    cleaned = {
+        key: sum(found) for key in COUNTED if (found := [each[key]["count"] for each in audits.values() if key in each])
+    }
     read = sum(audit["rowsRead"] for audit in audits.values())
     kept = sum(audit["rowsKept"] for audit in audits.values())
     return {

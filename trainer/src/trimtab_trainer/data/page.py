@@ -114,7 +114,7 @@ def _cleaned(findings: dict[str, Any], request: Request) -> Iterator[Reason]:
     for name, words in CLEANED.items():
         if name == "invalid" and request.cleaning.invalid_text.value != "Drop":
             continue
-        found = [source[name] for source in findings.values()]
+        found = [source[name] for source in findings.values() if name in source]
         places = tuple(place for each in found for place in each["examples"])[:DROPPED_EXAMPLES]
         yield Reason(words, request.training.method.answers * sum(each["count"] for each in found), places)
 

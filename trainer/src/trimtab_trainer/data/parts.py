@@ -21,6 +21,7 @@ from ..report import Report
 from ..storage import FileEntry, ObjectDamaged, ObjectMissing, Store
 from .cleaning.clusters import ANSWER_WORDS, answer_key, group_key
 from .cleaning.steps import Audit, Kept
+from .encoding.control import Held
 from .encoding.template import Kind
 from .encoding.tokens import is_learned
 from .reading.formats import Row
@@ -35,18 +36,17 @@ PART_ROWS = 1 << 14
 
 @dataclass(frozen=True)
 class TokenisedRow:
-    """A sequence as it is trained on: tokens int32[n], `Kind` of each uint8[n]; `row`: the place of its row."""
+    """A sequence as it is trained on: tokens int32[n], `Kind` of each uint8[n]; `row`: the place of its row.
+
+    `learned`: number of tokens with a loss; a first token has nothing before it to be predicted from.
+    """
 
     row: int
     tokens: npt.NDArray[np.int32]
     kinds: npt.NDArray[np.uint8]
-    control: bool
+    learned: int
+    control: Held
     language: int
-
-    @property
-    def learned(self) -> int:
-        """Number of tokens with a loss: a first token has nothing before it to be predicted from."""
-        return int(is_learned(self.kinds[1:]).sum())
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,11 @@ class PartWriter:
                 if len(sequences) < max(1, len(kept.row.answers)):
                     self.audit.drop(self.audit.unsupervised, kept.row.place)
                     continue
-                if any(each.control for each in sequences):
+                held = max(each.control for each in sequences)
+                if held is not Held.NOWHERE:
                     self.audit.control.add(kept.row.place)
+                if held is Held.NAMES:
+                    self.audit.names.add(kept.row.place)
                 if kept.row.answers:
                     if have_unlike_prompts(sequences):
                         self.audit.unlike.add(kept.row.place)
@@ -122,14 +125,15 @@ class PartWriter:
         places = [kept.row.place.rpartition(" ") for kept, _, _ in rows]
         files, (table,) = _codes([(file,) for file, _, _ in places])
         tokens = np.concatenate([each.tokens for _, _, each in rows])
+        kinds = np.concatenate([each.kinds for _, _, each in rows])
         wanted = [label for kept, own in self._rows for label in labels_of(kept.row, len(own))]
         save_file(
             {
                 **({"wanted": np.array(wanted, np.bool_)} if wanted else {}),
                 "tokens": tokens,
-                "kinds": np.concatenate([each.kinds for _, _, each in rows]),
+                "kinds": kinds,
                 # The same for whoever looks at the rows with a tool of their own; nothing here reads it.
-                "supervised": np.concatenate([is_learned(each.kinds) for _, _, each in rows]),
+                "supervised": is_learned(kinds),
                 "offsets": np.cumsum([0, *(len(each.tokens) for _, _, each in rows)], dtype=np.int64),
                 "learned": np.array([each.learned for _, _, each in rows], np.int64),
                 "lines": np.array([start for _, start, _ in rows], np.int64),

@@ -10,10 +10,10 @@ from ..contract import Cleaning, StoredDataset, TrainingSettings, digest_of
 from ..storage import FileEntry
 from .cleaning.steps import Columns
 from .encoding.tokens import RowTokenizer
-from .reading.formats import OF_METHOD
+from .reading.formats import OF_METHOD, Detected, resolve
 from .reading.source import Source
 
-ROWS_VERSION = "trimtab.dev/rows/v4"
+ROWS_VERSION = "trimtab.dev/rows/v6"
 VIEW_VERSION = "trimtab.dev/view/v2"
 
 
@@ -46,6 +46,17 @@ class Request:
         balanced = [dataset.balance.column] if dataset.balance is not None else []
         stratified = [dataset.stratify_by] if dataset.stratify_by is not None else []
         return Columns(dataset.group_by, tuple(sorted({*audited, *balanced, *stratified})))
+
+    def detected(self) -> Detected:
+        """Return the format of the rows, read off the first one where nothing says it.
+
+        Raises:
+            DataInvalid: FORMAT_UNKNOWN, DATASET_MALFORMED.
+        """
+        dataset, records = self.dataset, self.sources["training"].records()
+        return resolve(
+            dataset.format, records, frozenset(dataset.ignore_keys), self.columns.names, self.training.method
+        )
 
     @property
     def rows_digest(self) -> str:

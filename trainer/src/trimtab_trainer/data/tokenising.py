@@ -18,7 +18,7 @@ from multiprocessing.connection import wait
 
 from .cleaning.languages import language
 from .cleaning.steps import Audit, Cleaner, Kept
-from .encoding.tokens import RowsRefused, RowTokenizer
+from .encoding.tokens import RowsRefused, RowTokenizer, is_learned
 from .parts import Block, TokenisedRow
 from .reading.formats import Row
 from .reading.readers import Record
@@ -134,6 +134,13 @@ def _tokenise_there(rows: list[Row]) -> list[TokenisedRow]:
 def _tokenise(tokenizer: RowTokenizer, rows: list[Row]) -> list[TokenisedRow]:
     numbers = {id(row): number for number, row in enumerate(rows)}
     return [
-        TokenisedRow(numbers[id(each.row)], each.tokens, each.kinds, each.control, language(each.row.answer))
+        TokenisedRow(
+            numbers[id(each.row)],
+            each.tokens,
+            each.kinds,
+            int(is_learned(each.kinds[1:]).sum()),
+            each.control,
+            language(each.row.answer),
+        )
         for each in tokenizer.tokenise(rows)
     ]

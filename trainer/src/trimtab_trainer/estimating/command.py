@@ -9,6 +9,7 @@ from typing import Any
 
 from ..base.architecture import check_full_base, read_shapes
 from ..base.base_model import find_base_model
+from ..base.decoders import shapes_of_config
 from ..base.layers import reach
 from ..config import at_the_mirror, read_config, read_found
 from ..contract import Mirrored, RunConfig, from_hub
@@ -16,7 +17,7 @@ from ..errors import SettingsInvalid
 from ..pages.wording import duration, figure
 from ..training.distributed.sharing import check_batch
 from .devices import DEVICES, GIB, Device, find_device
-from .dimensions import Dimensions, dimensions, shapes_of_config
+from .dimensions import Dimensions, dimensions
 from .estimate import Estimate, estimate
 
 

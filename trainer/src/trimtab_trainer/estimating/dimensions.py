@@ -1,29 +1,24 @@
 """The sizes of a model that memory and time depend on, of its tensors' shapes.
 
 The shapes are those in the headers of its weights. Of decoders built like Llama, which most are, config.json alone
-tells them too: attention with q, k, v and o, a gated MLP, two norms a layer.
+tells them too (`base.decoders`): attention with q, k, v and o, a gated MLP, two norms a layer.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.layers import EXPERTS, Shapes, is_embedding, is_expert, matches, reach
+from ..base.layers import EXPERTS, LAYER, Shapes, is_embedding, is_expert, matches, reach
 from ..contract import LoraSettings
-from ..errors import SettingsInvalid
 
-NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "smollm3", "olmo2")
 ALL_LINEAR = "all-linear"
 EAGER = ("gemma2", "gpt_oss")
 """Kinds that transformers computes in its own attention, not in torch's: soft caps and sinks."""
 OUTWARD = ("down_proj", "w2")
 """What the matrix of an expert is called whose numbers go back to the residual; the others are joined."""
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings | N
     hidden = vocabulary = 0
     for name, shape in sorted(shapes.items()):
         module, size = name.removesuffix(".weight"), math.prod(shape)
-        if (found := _LAYER.search(name)) is not None:
+        if (found := LAYER.search(name)) is not None:
             blocks.add(int(found[1]))
         if name.endswith(".weight") and len(shape) == 2 and is_embedding(name):
             embedding += size
@@ -161,35 +156,3 @@ def _joined(shapes: Shapes, lora: LoraSettings | None) -> tuple[Joined, ...]:
         adapted = any(matches(name, target) for target in (lora.target_parameters if lora is not None else None) or ())
         found.append(Joined(last + 1, rows + columns, (last + 1) * rows * columns, adapted))
     return tuple(found)
-
-
-def shapes_of_config(config: Mapping[str, Any]) -> Shapes:
-    """Return the shapes that a decoder built like Llama has, of its config.json alone.
-
-    Raises:
-        SettingsInvalid: it is of another kind, or a size is not there.
-    """
-    kind = config.get("model_type")
-    missing = [name for name in NEEDED if not isinstance(config.get(name), int)]
-    if kind not in LLAMA_LIKE or missing:
-        why = f"has no {', '.join(missing)}" if kind in LLAMA_LIKE else f"is of model_type {kind!r}"
-        raise SettingsInvalid(
-            f"config.json {why}, so it alone does not tell the sizes of the weights; give the folder with their files"
-        )
-    hidden, inner, layers, heads, vocabulary = (int(config[name]) for name in NEEDED)
-    head = int(config.get("head_dim") or hidden // heads)
-    pairs = int(config.get("num_key_value_heads") or heads)
-    shapes: Shapes = {"model.embed_tokens.weight": [vocabulary, hidden], "model.norm.weight": [hidden]}
-    if not config.get("tie_word_embeddings", kind in ("gemma", "gemma2", "gemma3_text")):
-        shapes["lm_head.weight"] = [vocabulary, hidden]
-    for layer in range(layers):
-        at = f"model.layers.{layer}"
-        for name, outs in (("q", heads * head), ("k", pairs * head), ("v", pairs * head)):
-            shapes[f"{at}.self_attn.{name}_proj.weight"] = [outs, hidden]
-        shapes[f"{at}.self_attn.o_proj.weight"] = [hidden, heads * head]
-        shapes[f"{at}.mlp.gate_proj.weight"] = [inner, hidden]
-        shapes[f"{at}.mlp.up_proj.weight"] = [inner, hidden]
-        shapes[f"{at}.mlp.down_proj.weight"] = [hidden, inner]
-        shapes[f"{at}.input_layernorm.weight"] = [hidden]
-        shapes[f"{at}.post_attention_layernorm.weight"] = [hidden]
-    return shapes

@@ -1,13 +1,14 @@
 """Evaluations: an adapter and its baseline are asked the same rows, and what they answer becomes figures.
 
-Two stages, which `__main__` calls one after the other, in a cluster each in a pod of its own:
+Stages, which `__main__` calls one after the other, in a cluster each in a pod of its own:
 
 prepare     on a processor and without torch: adapters verified, rows read, tokenised, clustered and stored
 stage       with the models: every task asked, the scores stored, compared, published
+judge       where an endpoint judges, after that: the stored answers judged, compared, published; without torch
 
 Between them pass `rows` (what is asked, and the scores that answer it) and `results` (all that was found of it). Then
-`comparison` makes of one task's rows and scores what `results` says of it; `memory` is what asking and the harness do
-when it runs out. The rest is in folders, by what it does:
+`comparison` makes of one task's rows and scores what `results` says of it, and `conclusion` of all of them; `memory` is
+what asking and the harness do when it runs out. The rest is in folders, by what it does:
 
 preparing   what `prepare` does of it: adapters, questions, tokens, clusters, the store of prepared tasks
 asking      models and their answers: likelihoods, generated texts, the store of scores

@@ -18,9 +18,10 @@ from ..errors import SettingsInvalid
 from .preparing.task_store import PreparedTask
 from .results import Histogram, JudgeResults, MetricByGroup, TaskResults
 from .rows import EvaluationRow, RowScore
-from .scoring.confusion import confusion
-from .scoring.group_figures import FiguresByGroup
-from .scoring.label_rates import label_rates
+from .scoring.groups.group_figures import FiguresByGroup
+from .scoring.groups.odds import odds_check
+from .scoring.labels.confusion import confusion
+from .scoring.labels.label_rates import label_rates
 from .scoring.measure import Measure
 from .scoring.metrics import measures
 from .scoring.row_by_row import histogram, row_by_row
@@ -157,7 +158,7 @@ class _Measured:
         resamples: int,
         lower_is_better: Mapping[str, bool] | None,
     ) -> None:
-        self.task = task
+        self.task, self.rows, self.target = task, rows, target
         self.sides = [
             measures(task, rows, each, lower_is_better=lower_is_better) for each in (target, other) if each is not None
         ]
@@ -188,6 +189,8 @@ class _Measured:
                         Reason.METRIC_NOT_APPLICABLE,
                     )
                 yield from self.by_group.checks(index, threshold)
+            if threshold.maximum_odds_gap is not None:
+                yield odds_check(index, threshold, self.task, self.rows, self.target, self.resampling)
 
 
 def _beside(result: Result, figure: Figure) -> Result:

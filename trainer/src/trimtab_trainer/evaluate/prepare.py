@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.architecture import check_architecture, check_vocabulary, context_length, read_shapes
+from ..base.agreement import check_tokenizer, check_vocabulary, check_weights
+from ..base.architecture import check_architecture, context_length, read_shapes
 from ..base.base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from ..contract import (
     EvaluationConfig,
@@ -37,16 +38,21 @@ from .judging.judge import identity_of
 from .judging.prepare import check_judge, check_labels
 from .preparing.adapters import VerifiedAdapter, check_tokenizers, find_adapter
 from .preparing.dataset_files import DatasetFiles, check_dataset_files
-from .preparing.group_column import check_groups
+from .preparing.group_column import check_groups, check_odds
 from .preparing.task_rows import Circumstances, check_trained_on, known_documents, make_rows
 from .preparing.task_store import PreparedTask, harness_folder, rows_file, store_tasks
 from .preparing.trained_rows import asked_document
 from .reporting.outcome_store import read_outcome
 from .rows import EvaluationRow, write_lines
-from .scoring.counterfactuals import pairs_of
+from .scoring.groups.counterfactuals import pairs_of
+from .statistics import Resampling
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
 """Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
+SCORING_VERSION = 2
+"""Raised where the same answers to the tasks below are worth something else than in earlier versions."""
+SCORED_ANEW = (TaskType.REFUSAL, TaskType.JSON_SCHEMA, TaskType.TOOL_CALLS, TaskType.JUDGE)
+"""Tasks that one of the scoring versions is of, beside all that have pairs; outcomes of others stay what they are."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     model = find_base_model(config.base_model)
     check_architecture(model)
     shapes = read_shapes(model)
+    check_weights(model, shapes)
     base_model_digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, base_model_digest)
     report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
@@ -101,17 +108,24 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
         },
         maximum_trained_on_ratio=config.maximum_trained_on_ratio,
     )
+    beyond = check_tokenizer(
+        model,
+        shapes,
+        about.tokenizer,
+        converses=lambda: any(task.type is not TaskType.PERPLEXITY for task in config.tasks),
+    )
     folder = scratch / "made-evaluation-data"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     files = DatasetFiles(config, target, scratch / "sources")
-    tasks, largest = [], 0
+    tasks, largest, warnings = [], 0, [*filter(None, [beyond])]
     for task in config.tasks:
         if task.type is TaskType.HARNESS:
             tasks.append(_harness(config, task, about, folder, scratch, report))
             continue
         made = make_rows(task, files.of(task), about, report)
         check_groups(task, ((row.group, row.cluster) for row in made.rows), config.thresholds)
+        warnings += _check_odds(config, task, made.rows)
         check_labels(task, made.rows)
         _check_pairs(task, made.rows)
         _check_thresholds_of_some(config, task, made.rows)
@@ -130,7 +144,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
                 dropped=made.dropped,
             )
         )
-    check_vocabulary(model, shapes, largest)
+    check_vocabulary(model, shapes, largest, about.tokenizer)
     data_digest, stored = store_tasks(output, folder, tasks)
     report("rows are in place" if stored else "rows are there already", data=data_digest)
     prepared = PreparedEvaluation(
@@ -153,10 +167,23 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     )
     outcome = read_outcome(output, prepared.evaluation_digest)
     report("prepared", **prepared.to_json(), done=outcome is not None)
-    warnings = files.unread_warnings()
+    warnings += files.unread_warnings()
     for warning in warnings:
         report.warn("prepared with a warning", warning=warning)
-    return Found(prepared, outcome, warnings)
+    return Found(prepared, outcome, tuple(warnings))
+
+
+def _check_odds(config: EvaluationConfig, task: EvaluationTask, rows: Sequence[EvaluationRow]) -> list[str]:
+    """Refuse gaps of odds that nothing can be known of; return what others promise nothing of.
+
+    Raises:
+        DataInvalid: GROUP_MISSING
+    """
+    if task.type is not TaskType.CLASSIFICATION:
+        return []
+    resampling = Resampling([row.cluster for row in rows], seed=config.seed, resamples=config.resamples)
+    told = (check_odds(task, rows, threshold, resampling) for threshold in config.thresholds)
+    return [each for each in dict.fromkeys(told) if each is not None]
 
 
 def _check_thresholds_of_some(config: EvaluationConfig, task: EvaluationTask, rows: Sequence[EvaluationRow]) -> None:
@@ -233,10 +260,12 @@ def evaluation_digest(
     settings = [
         task.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"dataset"}) for task in config.tasks
     ]
+    anew = any(task.type in SCORED_ANEW or task.pairs is not None for task in config.tasks)
     compared = "none" if config.baseline is None else _digest(baseline) or "base model"
     return digest_of(
         {
             "contract": EVALUATION_VERSION,
+            **({"scoring": SCORING_VERSION} if anew else {}),
             "baseModel": base_model_digest,
             "target": _digest(target),
             "baseline": compared,

@@ -26,6 +26,10 @@ class OtherTrained(Model):
     compared: list[str] = Field(default=[], description=COMPARED)
 
 
+BASE_MODEL = "base model"
+"""What a model without an adapter is called."""
+
+
 class EvaluatedModel(Model):
     """A model that was evaluated: the base model, with an adapter or alone."""
 

@@ -1,8 +1,10 @@
-"""The evaluate stage: from prepared rows to published results. `__main__` calls `evaluate`.
+"""The evaluate stage: from prepared rows to answers, and to published results. `__main__` calls `evaluate`.
 
 Each side (the target, then the baseline) answers the tasks in order, and its scores are stored as each task finishes;
 figures are made of the stored scores alone. So everything between two tasks can be thrown away: a signal ends it at
 once, and the next attempt goes on at the first task that has no scores.
+
+Where an endpoint judges, the answers are the end: `judge` goes on with them, and holds no accelerator.
 """
 
 from __future__ import annotations
@@ -15,14 +17,12 @@ from typing import Any
 import torch
 
 from ..contract import (
-    Check,
     EvaluationConfig,
     EvaluationEngine,
     EvaluationOutcome,
     EvaluationTask,
     PreparedEvaluation,
     TaskType,
-    Threshold,
     digest_of,
 )
 from ..errors import OutOfMemory
@@ -36,22 +36,17 @@ from ..training.machine.exhausted import is_out_of_memory
 from ..training.network.model import LanguageModel
 from ..training.train import machine
 from .asking.adapters import FetchedAdapter, fetch_adapter
+from .asking.answers import Answers, write_answers
 from .asking.generation import Decoding, generate_rows
 from .asking.likelihoods import score_pairs, score_rows
 from .asking.models import Models, quantization
 from .asking.score_store import ScoresKey, TaskScores, read_scores, seed_of, write_scores
-from .comparison import compare, with_anchor
-from .judging.choosing import judge_of
-from .judging.judge import judge_task
+from .conclusion import Conclusion
+from .judging.local import LocalJudge
 from .preparing.looks import note_looks
 from .preparing.task_store import PreparedTask, PreparedTasks, load_tasks
-from .reporting.outcome_store import publish, read_outcome
-from .reporting.page import render
-from .results import EvaluatedModel, EvaluationResults, JudgeResults, TaskResults
-from .rows import EvaluationRow
-
-BESIDE_ANCHOR = "target beside the anchor"
-"""The target's scores as a judge gave them who saw the anchor's answers."""
+from .reporting.outcome_store import read_outcome
+from .results import BASE_MODEL, EvaluatedModel
 
 
 def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
@@ -62,8 +57,10 @@ def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
     report: Report,
     board: ProgressBoard,
     stop: Interruption | None = None,
-) -> EvaluationOutcome:
+) -> EvaluationOutcome | str:
     """Ask the target and the baseline every task, compare their answers, and publish what was found.
+
+    Where an endpoint is to judge the answers, return the digest under which they are stored.
 
     Args:
         config: the evaluation.
@@ -92,7 +89,17 @@ def evaluate(  # noqa: PLR0917 all of them in the order that they are needed
         try:
             run = Evaluation(config, prepared, store, scratch=scratch, report=report, board=board, stop=stop)
             report("evaluating", attempt=attempt, tasks=prepared.tasks, sides=len(run.sides))
-            outcome = run.publish(run.compare(run.judge(run.ask())))
+            answers = run.answers()
+            if config.judged_apart:
+                digest = write_answers(store, prepared.evaluation_digest, answers)
+                report("answers stored", answers=digest)
+                return digest
+            run.models.release()
+            found = Conclusion(config, prepared, answers, run.tasks, run.looks, stop=stop, report=report, board=board)
+            if config.judge is not None and config.judge.model is not None:
+                judge = LocalJudge(config.judge.model, scratch, config.batch_size)
+                found.judge(judge, store, scratch / "judgements")
+            outcome = found.publish(store)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise OutOfMemory(
@@ -143,7 +150,7 @@ class Evaluation:
         """Fetch rows and adapters, and see to the precision; the base model is fetched when it is needed.
 
         Raises:
-            SettingsInvalid: an adapter is not the one that was prepared for; the judge's key is not there.
+            SettingsInvalid: an adapter is not the one that was prepared for.
             DataInvalid: rows that are to be seen once were seen.
             ObjectMissing, ObjectDamaged: something is not in storage as it was written.
         """
@@ -160,10 +167,7 @@ class Evaluation:
         scheme = quantization(config, adapters)
         asked_as = self.sides[0].adapter
         template = asked_as.chat_template if asked_as is not None else None
-        self.judges: dict[tuple[str, str], JudgeResults] = {}
-        # Before anything is asked: what its key lacks is known by now.
-        self._judge = judge_of(config.judge, scratch, config.batch_size) if config.judge is not None else None
-        self._untried = self._judge
+        self._digests: dict[tuple[str, str], str] = {}
         self.models = Models(config, prepared, scheme, chat_template=template, scratch=scratch, report=report)
 
     def _adapter(self, role: str) -> FetchedAdapter | None:
@@ -188,14 +192,13 @@ class Evaluation:
         for side in self.sides:
             for task, about in pairs:
                 key = self._key(side, task, about)
+                self._digests[side.role, task.name] = key.digest
                 stored = self._stored(side, task, key)
                 if stored is None:
                     lacking.setdefault(key.digest, _Asked([], task, key)).sides.append(side)
                 else:
                     self._note(found, side, task, stored)
         missing = list(lacking.values())
-        if missing:
-            self._try_judge()
         # First, and ended before our own model is loaded: both would not fit into one memory.
         self._ask_engine(found, [each for each in missing if self._by_engine(each.task)])
         for side in self.sides:
@@ -239,17 +242,8 @@ class Evaluation:
         for side in asked.sides:
             self._note(found, side, asked.task, stored)
 
-    def _try_judge(self) -> None:
-        """See once that the judge can be asked, while no answers are lost if not.
-
-        Where all answers are stored nobody is tried: what was judged may be all that is needed.
-        """
-        judge, self._untried = self._untried, None
-        if judge is not None and any(task.judging is not None for task in self.config.tasks):
-            judge.try_out(self.stop, self.report)
-
     def _stored(self, side: _Side, task: EvaluationTask, key: ScoresKey) -> TaskScores | None:
-        scores = read_scores(self.store, key, self.scratch / "scores", self.report)
+        scores = read_scores(self.store, key.digest, self.scratch / "scores", self.report)
         if scores is not None:
             self.report("task was asked before", side=side.role, task=task.name, rows=len(scores.scores))
         return scores
@@ -309,111 +303,18 @@ class Evaluation:
             )
         )
 
-    # -- judging ------------------------------------------------------------------------------------------------------
+    # -- what is known of them ----------------------------------------------------------------------------------------
 
-    def judge(self, found: dict[tuple[str, str], TaskScores]) -> dict[tuple[str, str], TaskScores]:
-        """Return the scores with what the judge says of those that are judged, once all answers are there."""
-        judge, tasks = self._judge, [task for task in self.config.tasks if task.judging is not None]
-        if judge is None or not tasks:
-            return found
-        self.models.release()
-        self.board.update(activity="Judging")
-        with self.stop.at_once():
-            for task in tasks:
-                target = found["target", task.name]
-                for role in ("baseline", "anchor") if self.config.anchor is not None else ("baseline",):
-                    other = found.get((role, task.name))
-                    judged, self.judges[role, task.name] = judge_task(
-                        judge,
-                        self.store,
-                        task,
-                        self._rows(task, target),
-                        target.scores,
-                        other.scores if other is not None else None,
-                        folder=self.scratch / "judgements",
-                        stop=self.stop,
-                        report=self.report,
-                    )
-                    found["target" if role == "baseline" else BESIDE_ANCHOR, task.name] = TaskScores(judged.target)
-                    if judged.baseline is not None:
-                        found[role, task.name] = TaskScores(judged.baseline)
-        return found
-
-    # -- figures ------------------------------------------------------------------------------------------------------
-
-    def compare(self, found: dict[tuple[str, str], TaskScores]) -> EvaluationResults:
-        """Return everything that the scores tell."""
-        config, prepared = self.config, self.prepared
-        sides = {side.role: side.adapter for side in self.sides}
-        tasks, checks = [], []
-        for task, about in zip(config.tasks, self.tasks.tasks, strict=True):
-            self.stop.check()
-            results, more = self._compare(task, about, found)
-            tasks.append(results.model_copy(update={"looks": self.looks[task.name]}))
-            checks += more
-            self.report("task compared", task=task.name, results=len(results.results))
-        checks.sort(key=lambda check: check.threshold)
-        return EvaluationResults(
-            digest=prepared.evaluation_digest,
-            name=config.run.name,
-            namespace=config.run.namespace,
-            base_model=self._described(None),
-            target=self._described(sides["target"]),
-            baseline=self._described(sides["baseline"]) if "baseline" in sides else None,
-            anchor=self._described(sides["anchor"]) if "anchor" in sides else None,
-            precision=config.precision,
-            seed=config.seed,
-            resamples=config.resamples,
-            tasks=tasks,
-            thresholds=config.thresholds,
-            checks=checks,
-            lineage=self._lineage(),
-        )
-
-    def _compare(
-        self, task: EvaluationTask, about: PreparedTask, found: dict[tuple[str, str], TaskScores]
-    ) -> tuple[TaskResults, list[Check]]:
-        target, baseline = found["target", task.name], found.get(("baseline", task.name))
-        thresholds: list[tuple[int, Threshold]] = [
-            (index, each) for index, each in enumerate(self.config.thresholds) if each.task == task.name
-        ]
-        seed, resamples, rows = self.config.seed, self.config.resamples, self._rows(task, target)
-        results, checks = compare(
-            task,
-            about,
-            rows,
-            target.scores,
-            baseline.scores if baseline is not None else None,
-            thresholds,
-            seed=seed,
-            resamples=resamples,
-            lower_is_better=target.lower_is_better,
-            judge=self.judges.get(("baseline", task.name)),
-        )
-        anchor = found.get(("anchor", task.name))
-        if anchor is None:
-            return results, checks
-        results, more = with_anchor(
-            results,
-            task,
-            rows,
-            found.get((BESIDE_ANCHOR, task.name), target).scores,
-            anchor.scores,
-            thresholds,
-            seed=seed,
-            resamples=resamples,
-            lower_is_better=target.lower_is_better,
-            judge=self.judges.get(("anchor", task.name)),
-        )
-        return results, [*checks, *more]
-
-    def _rows(self, task: EvaluationTask, scores: TaskScores) -> list[EvaluationRow]:
-        return self.tasks.rows(task.name) if scores.rows is None else scores.rows
+    def answers(self) -> Answers:
+        """Return the answers of every side to every task, with what decided them."""
+        scores = self.ask()
+        models = {side.role: self._described(side.adapter) for side in self.sides}
+        return Answers(scores, self._digests, models, self._lineage())
 
     def _described(self, adapter: FetchedAdapter | None) -> EvaluatedModel:
         if adapter is None:
             return EvaluatedModel(
-                uri=self.config.base_model.uri, digest=self.prepared.base_model_digest, label="base model"
+                uri=self.config.base_model.uri, digest=self.prepared.base_model_digest, label=BASE_MODEL
             )
         return EvaluatedModel(uri=adapter.uri, digest=adapter.digest, label=short(adapter.digest))
 
@@ -436,8 +337,3 @@ class Evaluation:
                     "settings": side.adapter.record.get("settings"),
                 }
         return lineage
-
-    def publish(self, results: EvaluationResults) -> EvaluationOutcome:
-        """Store results and report; return what is stored."""
-        self.board.update(activity="Publishing")
-        return publish(self.store, results, render(results))

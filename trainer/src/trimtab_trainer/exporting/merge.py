@@ -109,7 +109,7 @@ class Merge:
         found = []
         for shard in shards:
             with self._open(shard) as file:
-                found += [file.get_tensor(each) for each in (name, other) if each in file.keys()]  # noqa: SIM118
+                found += [file.get_tensor(each) for each in (name, other) if each in file.keys()]  # noqa: SIM118 it is no dict
         return len(found) == 2 and torch.equal(*found)
 
     def write(self, shard: str, planned: tuple[Planned, ...], target: Path) -> None:

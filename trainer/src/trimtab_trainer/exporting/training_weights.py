@@ -19,6 +19,7 @@ from ..base.base_model import invalid
 from ..base.layers import Shapes, is_conditional
 from ..contract import QuantizationSettings
 from ..contract.settings import QuantizationType
+from ..training.machine import hardware
 from ..training.network.model import brief
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def as_trained(weight: Tensor, linear: Linear | None, quantization: Quantization
     cast = weight.to(kind)
     if linear is None or not linear.quantized:
         return cast
+    hardware.import_bitsandbytes()
     from bitsandbytes import functional
 
     matrix = cast.t().contiguous() if linear.turned else cast.contiguous()

@@ -164,7 +164,7 @@ class Hub:
         while True:
             try:
                 return question()
-            except Exception as error:
+            except Exception as error:  # the library wraps what happened in many ways; what is not known is raised
                 known = named(error, self.source, self._keys)
                 if known is None:
                     raise

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     XetDownloadError,
 )
 
+from ..certificates import why_not_taken
 from ..contract import HubSource, Reason
 from ..errors import HubFailed, SettingsInvalid, TrainerError
 from .keys import HubKeys
@@ -52,7 +53,7 @@ def named(error: BaseException, source: HubSource, keys: HubKeys) -> TrainerErro
             return over_quota(each.headers, keys)
         if isinstance(each, HfHubHTTPError):
             return _answered(each, source, keys)
-        if isinstance(each, httpx2.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(each):
+        if isinstance(each, httpx2.ConnectError) and why_not_taken(each) is not None:
             return SettingsInvalid(
                 f"the certificate of {keys.endpoint} is not trusted; mount its authority's with a volume of the "
                 "template, and name the file in SSL_CERT_FILE of template.env"

@@ -14,6 +14,8 @@ from ..pages.wording import figure
 WIDTH, HEIGHT = 360, 200
 """Narrow, so that three stand side by side on a desk and one fits on a telephone, with letters of the same size."""
 LEFT, FOOT = 52, 24
+LEAST_WIDE = 400
+"""Pixels of a scale that has room for more figures."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,9 @@ def grid(x: Scale, y: Scale, called: Callable[[float], bool] = float.is_integer)
     for value, words in round_figures(y, 6):
         body += path("grid", f"M{pixel(x.start)} {y(value)}H{pixel(x.stop)}")
         body += TEXT.format(pixel(x.start - PAD), f"{float(y(value)) + 4:.1f}", "end", words)
-    for value, words in round_figures(x):
+    for value, _ in round_figures(x, 4 if x.stop - x.start < LEAST_WIDE else 6):
         if called(float(value)):
             end = float(x(value)) > x.stop - 18
             place = pixel(x.stop) if end else x(value)
-            body += TEXT.format(place, pixel(y.start + FOOT - 6), "end" if end else "tick", words)
+            body += TEXT.format(place, pixel(y.start + FOOT - 6), "end" if end else "tick", figure(float(value), 0))
     return body

@@ -50,14 +50,19 @@ def data_audit_prefix(audit_digest: str) -> str:
     return f"data/audits/{hexadecimal(audit_digest)}"
 
 
+def run_prefix(run_digest: str) -> str:
+    """Folder of what is kept of a run."""
+    return f"runs/{hexadecimal(run_digest)}"
+
+
 def checkpoints_prefix(run_digest: str) -> str:
     """Folder of a run's checkpoints."""
-    return f"runs/{hexadecimal(run_digest)}/checkpoints"
+    return f"{run_prefix(run_digest)}/checkpoints"
 
 
 def result_path(run_digest: str) -> str:
     """Return the path of the note that says which adapter a run made; put once."""
-    return f"runs/{hexadecimal(run_digest)}/RESULT.json"
+    return f"{run_prefix(run_digest)}/RESULT.json"
 
 
 def adapter_prefix(adapter_digest: str) -> str:
@@ -83,6 +88,11 @@ def evaluation_data_prefix(data_digest: str) -> str:
 def evaluation_scores_prefix(scores_digest: str) -> str:
     """What one model made of one task's rows; shared by every evaluation that asks the same."""
     return f"evaluations/scores/{hexadecimal(scores_digest)}"
+
+
+def evaluation_answers_prefix(answers_digest: str) -> str:
+    """Which scores an evaluation's models have, for the stage that judges them."""
+    return f"evaluations/answers/{hexadecimal(answers_digest)}"
 
 
 def evaluation_judgements_prefix(judgements_digest: str) -> str:

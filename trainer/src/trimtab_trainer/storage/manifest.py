@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..contract import canonical_json
 from ..contract.parsing import JSON_BYTES, Unreadable, read_object
@@ -17,6 +17,8 @@ from ..errors import PreparedDataMissing
 from .store import FileEntry, ObjectDamaged, ObjectMissing, Store
 
 MANIFEST = "MANIFEST.json"
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,43 @@ def commit(store: Store, prefix: str, document: dict[str, Any]) -> bool:
     path = join(prefix, MANIFEST)
     # A put that was repeated because its answer got lost finds itself in the way.
     return store.put_once(path, data) or store.read(path) == data
+
+
+def keep(
+    store: Store, prefix: str, document: dict[str, Any], read: Callable[[], Kept | None], folder: Path | None = None
+) -> Kept:
+    """Store what has a content address, manifest last and once; return what is stored: another's, if it was first.
+
+    Args:
+        document: the manifest, but for its files.
+        read: returns what is stored, None if it is not there or not as it was written: then it is stored anew.
+        folder: with the files, whose names hold their hash, so that two writers never mix; None: it has none.
+
+    Raises:
+        ObjectDamaged: what is stored does not stay as it was written.
+        TrainerError: storage failed; nothing half-written is visible.
+    """
+    for _ in range(2):
+        if not _has_manifest(store, prefix):
+            entries = upload_folder(store, folder, prefix) if folder is not None else ()
+            commit(store, prefix, {**document, "files": [entry.to_json() for entry in entries]})
+        if (stored := read()) is not None:
+            return stored
+        store.delete([join(prefix, MANIFEST)])
+    raise ObjectDamaged(f"{store.address(prefix)} is not as it was written; check the object storage")
+
+
+def _has_manifest(store: Store, prefix: str) -> bool:
+    try:
+        return read_manifest(store, prefix) is not None
+    except ObjectDamaged:
+        store.delete([join(prefix, MANIFEST)])
+        return False
+
+
+def name_by_hash(file: Path) -> Path:
+    """Rename a file to one whose name holds its hash, as `keep` wants it; return that."""
+    return file.rename(file.with_name(f"{file.stem}-{FileEntry.read(file, file.name).sha256[:16]}{file.suffix}"))
 
 
 def read_manifest(store: Store, prefix: str) -> Manifest | None:

@@ -17,6 +17,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
+from ..certificates import why_not_taken
 from ..contract import Credentials, Reason
 from ..errors import SettingsInvalid, StorageFailed, TrainerError
 from .store import ObjectDamaged, ObjectMissing
@@ -96,7 +97,7 @@ def named(error: Exception, bucket: str, address: str, credentials: Credentials 
         )
     if isinstance(error, FlexibleChecksumError):
         return ObjectDamaged(f"{address}: its bytes do not match the storage's own checksum; restore or delete it")
-    if isinstance(error, SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+    if isinstance(error, SSLError) and why_not_taken(error) is not None:
         return SettingsInvalid(f"{address}: the storage's certificate is not trusted; set AWS_CA_BUNDLE in {keys}")
     words = [type(error).__name__, *([reason] if (reason := _system_words(error)) else [])]
     if isinstance(error, SSLError) and reason == os.strerror(errno.ENOENT):

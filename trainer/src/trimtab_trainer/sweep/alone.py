@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
 from pydantic import ValidationError
 
 from ..contract import ExitCode, Reason, RunIdentity, digest_of
-from ..contract.sweeps.record import RecordedTrial, SweepRecord
-from ..contract.sweeps.settings import Direction, KnownTrial, SuggestionRequest, TrialState
-from ..errors import SettingsInvalid, StorageFailed, TrainerError
+from ..contract.sweeps.record import RecordedTrial, SweepRecord, words_of
+from ..contract.sweeps.settings import Direction, KnownTrial, SuggestionRequest, TrialState, all_begun
+from ..errors import SCRATCH_FULL, SettingsInvalid, StorageFailed, TrainerError
 from ..interruption import Interruption
 from .axes import whole
 from .command import summary, with_importance, write_folder
 from .configuration import METRIC, LoneSearch, Trial, read_search
-from .ledger import Ledger
+from .ledger import Ledger, searching
 from .running import Ran, ran
 
 VALUE_MISSING, ROWS_DIFFER = "ValueMissing", "ValidationRowsDiffer"
 PASSING = frozenset({Reason.STORAGE_FAILED, Reason.HUB_UNREACHABLE, Reason.HUB_QUOTA_EXCEEDED})
 """Ends that say nothing of a trial: the search stops, and goes on when it is run again."""
+AGAIN = "run the same command again, and it goes on"
 OF_THE_POINT = frozenset(
     {
         Reason.SETTINGS_INVALID,
@@ -43,11 +45,25 @@ def run(config: Path, folder: Path | None, stop: Interruption) -> int:
     """Search to the end, and print the best; return the exit code.
 
     Raises:
-        SettingsInvalid: the search cannot be carried out, or no trial has a value.
+        SettingsInvalid: the search cannot be carried out, another process is at it, or no trial has a value.
+        StorageFailed: the folder, or what the search writes to, is full or gone.
         Interrupted: told to stop.
     """
     search = read_search(config)
-    ledger = Ledger.open(folder or config.absolute().with_suffix(".sweep"), search)
+    folder = folder or config.absolute().with_suffix(".sweep")
+    with searching(folder):
+        try:
+            return _searched(Ledger.open(folder, search), stop)
+        except BrokenPipeError:  # who read the table has gone, and no folder is at fault
+            raise
+        except OSError as error:
+            raise StorageFailed(
+                f"{error.filename or folder}: {error.strerror or error}; mend that and {AGAIN}"
+            ) from error
+
+
+def _searched(ledger: Ledger, stop: Interruption) -> int:
+    search = ledger.search
     for sentence in search.ignored:
         print(f"ignored: {sentence}")
     table = Table(search)
@@ -88,10 +104,12 @@ def record(ledger: Ledger) -> SweepRecord:
 
 def next_trial(ledger: Ledger) -> Trial | None:
     """Choose the next point and write it down; None where there is no other."""
+    asked, names = request(ledger), {each.id for each in ledger.trials}
     try:
         from .suggest import suggest
 
-        points = suggest(request(ledger))
+        while (points := suggest(asked)) and ledger.search.at(points[0]).id in names:  # the digits of another point
+            asked = replace(asked, trials=(*asked.trials, KnownTrial(points[0], TrialState.BAD)))
     except ModuleNotFoundError as error:
         raise SettingsInvalid(
             f"choosing trials takes {error.name}: pip install 'trimtab-trainer[sweep]', or set algorithm.type to Grid"
@@ -116,7 +134,7 @@ def why_no_more(ledger: Ledger) -> str:
         return ""
     spec, known = ledger.search.spec, ledger.recorded
     if len(known) >= spec.max_trials:
-        return f"maxTrials = {spec.max_trials} were begun"
+        return all_begun(spec.max_trials, spec.algorithm.type, ledger.search.dimensions)
     patience = spec.stop_after_trials_without_improvement
     if patience is not None and without_improvement(known, spec.objective.direction) >= patience:
         return f"{patience} trials in a row were no better"
@@ -153,13 +171,14 @@ def tried(ledger: Ledger, trial: Trial, stop: Interruption) -> RecordedTrial:
         try:
             config = ledger.search.config(trial, name)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            print(f"{trial.id}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}", flush=True)
+            print(f"{trial.id}: {words_of(error)}", flush=True)
             return bad.model_copy(update={"reason": Reason.SETTINGS_INVALID.value})
         made = ran(config, ledger.of(trial), name, stop)
         done.append(made)
         if made.reason in PASSING:
-            raise StorageFailed(f"{made.message}; run the same command again, and it goes on", made.reason)
+            raise StorageFailed(f"{made.message}; {AGAIN}", made.reason)
+        if made.message.startswith(SCRATCH_FULL):  # of the machine, whatever the settings
+            raise StorageFailed(f"trial {trial.id}: {made.message.partition(';')[0]}; free some and {AGAIN}")
         if made.reason is not None:
             if made.reason not in OF_THE_POINT and not any(each.value is not None for each in ledger.recorded):
                 raise TrainerError(f"trial {trial.id}: {made.message}", made.reason)

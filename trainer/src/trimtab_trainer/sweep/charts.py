@@ -282,6 +282,7 @@ def curves_chart(judged: Judged, called: str, points_of: Callable[[RecordedTrial
         if trial.id in known:
             line = "L".join(f"{x(step)} {y(value)}" for step, value in known[trial.id])
             kind = "is-other" if trial.running else judged.kind(trial)
-            # A line of one point is a dot.
-            body += titled(f"trial {kind}", f"M{line}" + ("" if "L" in line else "h0"), judged.words(trial))
-    return picture("curves", WIDTH, HEIGHT, f"{called} of {len(known)} trials over their steps", body)
+            mark, end = ("trial", "") if "L" in line else ("point", "h0")  # a line of one point is a dot
+            body += titled(f"{mark} {kind}", f"M{line}{end}", judged.words(trial))
+    over = f"{len(known)} trials over their steps" if len(known) > 1 else "1 trial over its steps"
+    return picture("curves", WIDTH, HEIGHT, f"{called} of {over}", body)

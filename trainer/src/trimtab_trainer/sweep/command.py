@@ -61,7 +61,10 @@ def report(place: str, output: Path | None) -> None:
         folder = folder.parent
     record = files.read_place(open_store(folder.as_uri() if local else place, None))
     record = record.model_copy(update={"run": record.run.model_copy(update={"name": folder.name or "runs"})})
-    written = write_folder(with_importance(record), output or folder)
+    try:
+        written = write_folder(with_importance(record), output or folder)
+    except OSError as error:
+        raise SettingsInvalid(f"{output or folder}: {error.strerror}; give another folder with --output") from error
     print(f"{summary(record)}\npage: {written}")
 
 
@@ -80,17 +83,14 @@ def write_folder(record: SweepRecord, folder: Path) -> Path:
     """Write both files into a folder; return the page.
 
     Raises:
-        SettingsInvalid: it cannot be written to.
+        OSError: it cannot be written to.
     """
 
     def put(name: str, data: bytes) -> None:
         with replacing(folder / name) as file:
             file.write(data)
 
-    try:
-        files.write(record, put)
-    except OSError as error:
-        raise SettingsInvalid(f"{folder}: {error.strerror}; give another folder with --output") from error
+    files.write(record, put)
     return folder / files.PAGE
 
 

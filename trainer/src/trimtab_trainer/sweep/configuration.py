@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +16,20 @@ from pydantic import Field, ValidationError
 from ..contract import RunConfig, RunIdentity
 from ..contract.digest import digest_of
 from ..contract.model import Model
-from ..contract.sweeps.record import RecordedObjective
-from ..contract.sweeps.rows import OF_THE_TOKENS, differ, fields_of_loss, fields_of_rows
+from ..contract.sweeps.checks import check_search, check_template, check_test_split
+from ..contract.sweeps.comparable import check_direction, check_loss, check_rows, check_tokens
+from ..contract.sweeps.record import RecordedObjective, words_of
 from ..contract.sweeps.settings import (
     MAXIMUM_PARAMETERS,
     MAXIMUM_TRIALS,
-    OF_ANOTHER_TYPE,
+    NAME_LENGTH,
     SEARCHED,
     Algorithm,
     Dimension,
+    Direction,
     Point,
     SweepParameter,
-    check_template,
-    of_another_type,
+    Unsearchable,
     parameters_at,
     space_of,
     trial_id,
@@ -37,6 +39,8 @@ from ..contract.sweeps.settings import (
 from ..errors import SettingsInvalid
 
 METRIC = "validationLoss"
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""Of an object in a cluster (RFC 1123)."""
 SECTIONS = ("baseModel", "dataset", "output", "lora", "quantization", "training", "checkpoint")
 """Of a FineTuneJob's spec: those that a run has as well."""
 OF_A_CLUSTER: Mapping[str, str] = {
@@ -56,7 +60,7 @@ class Budget(Model):
 
 
 class Template(Model):
-    metadata: dict[str, Any] = {}  # noqa: RUF012  pydantic copies it
+    metadata: dict[str, Any] = Field(default_factory=dict)
     spec: dict[str, Any]
 
 
@@ -107,8 +111,8 @@ class LoneSearch:
     def at(self, point: Point) -> Trial:
         """Return the trial of a point."""
         parameters = parameters_at(self.dimensions, point)
-        digits, spec = trial_id(parameters), with_parameters(self.template, parameters)
-        folds = self.spec.folds
+        digits, folds = trial_id(parameters), self.spec.folds
+        spec = _without_secrets(with_parameters(self.template, parameters))
         if folds is None:
             return Trial(digits, point, parameters, {"run": spec})
         held = {f"f{n}": {"dataset.validation": {"folds": folds, "fold": n}} for n in range(folds)}
@@ -130,11 +134,27 @@ def read_search(file: Path) -> LoneSearch:
     Raises:
         SettingsInvalid: it cannot be read, or cannot be carried out; the message names the file, the line or the field.
     """
+    document = _document(file)
+    kind, name = document.get("kind"), file.stem
+    if kind not in (None, "FineTuneSweep"):
+        raise SettingsInvalid(f"{file} is a {kind}; write a FineTuneSweep, or its spec")
+    if "spec" in document:
+        name = _name(file, document.get("metadata"))
+        document = document["spec"]
+    if not isinstance(document, dict):
+        raise SettingsInvalid(f"{file}: spec is no object; write the spec of a FineTuneSweep")
     try:
-        document = yaml.safe_load(file.read_text())
+        return _search(name, document)
+    except (ValidationError, Unsearchable) as error:
+        raise SettingsInvalid(f"{file}: {words_of(error)}") from error
+
+
+def _document(file: Path) -> dict[str, Any]:
+    try:
+        document = yaml.load(file.read_text(), Loader=_AsInACluster)
     except OSError as error:
         raise SettingsInvalid(f"{file}: {error.strerror}; give a FineTuneSweep with --config") from error
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise SettingsInvalid(f"{file} is neither YAML nor JSON: {error}") from error
     try:
         json.dumps(document)
@@ -144,135 +164,116 @@ def read_search(file: Path) -> LoneSearch:
         ) from error
     if not isinstance(document, dict):
         raise SettingsInvalid(f"{file} is no object; write a FineTuneSweep, or its spec")
-    kind, name = document.get("kind"), file.stem
-    if kind not in (None, "FineTuneSweep"):
-        raise SettingsInvalid(f"{file} is a {kind}; write a FineTuneSweep, or its spec")
-    if "spec" in document:
-        metadata = document.get("metadata")
-        name = str(metadata.get("name") or name) if isinstance(metadata, dict) else name
-        document = document["spec"]
-    if not isinstance(document, dict):
-        raise SettingsInvalid(f"{file}: spec is no object; write the spec of a FineTuneSweep")
-    return _search(file, name, document)
+    return document
 
 
-def _search(file: Path, name: str, document: dict[str, Any]) -> LoneSearch:
+class _AsInACluster(yaml.SafeLoader):
+    """Reads YAML as kubectl does: 1e-5 is a number, and no key is there twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key.value} is there twice", problem_mark=key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_AsInACluster.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)
+
+
+def _name(file: Path, metadata: Any) -> str:
+    """Return the name of a FineTuneSweep; that of the file where it has none."""
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    if name is None:
+        return file.stem
+    if not isinstance(name, str) or NAME.fullmatch(name) is None:
+        raise SettingsInvalid(
+            f"{file}: metadata.name {json.dumps(name)} names none; write lowercase letters and digits, with - and . "
+            "between them"
+        )
+    if len(name) > NAME_LENGTH:
+        raise SettingsInvalid(f"{file}: metadata.name must have at most {NAME_LENGTH} characters")
+    return name
+
+
+def _search(name: str, document: dict[str, Any]) -> LoneSearch:
     known = {field.alias or key for key, field in SearchSpec.model_fields.items()}
     for key in document:
         if key not in known and key not in OF_A_CLUSTER:
             near = difflib.get_close_matches(str(key), [*known, *OF_A_CLUSTER], 1)
-            raise SettingsInvalid(
-                f"{file}: a sweep has no field {key}" + (f"; is {near[0]} meant?" if near else "; remove it")
-            )
+            raise Unsearchable(f"a sweep has no field {key}" + (f"; is {near[0]} meant?" if near else "; remove it"))
     objective = document.get("objective")
     if isinstance(objective, dict) and (unknown := set(objective) - {"metric", "direction", "evaluation"}):
-        raise SettingsInvalid(
-            f"{file}: objective has no field {', '.join(sorted(map(str, unknown)))}; it has metric and direction"
+        raise Unsearchable(
+            f"objective has no field {', '.join(sorted(map(str, unknown)))}; it has metric and direction"
         )
     if isinstance(objective, dict) and ("evaluation" in objective or objective.get("metric", METRIC) != METRIC):
-        raise SettingsInvalid(
-            f"{file}: a search alone judges its trials by {METRIC}; set objective.metric to it, or apply the sweep to "
-            "a cluster"
+        raise Unsearchable(
+            f"a search alone judges its trials by {METRIC}; set objective.metric to it, or apply the sweep to a cluster"
         )
     ignored = [f"{key} is of a cluster alone: {OF_A_CLUSTER[key]}" for key in document if key in OF_A_CLUSTER]
-    try:
-        spec = SearchSpec.model_validate({key: value for key, value in document.items() if key in known})
-        template, more = _template(spec.template.spec)
-        dimensions = space_of(spec.parameters, RunConfig, SEARCHED, spec.algorithm.type)
-        check_template(dimensions, template)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise SettingsInvalid(f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
-    except ValueError as error:
-        raise SettingsInvalid(f"{file}: {error}") from error
-    _comparable(file, spec, dimensions, template)
+    # As JSON, which takes no text for a number, as the API server does not.
+    said = json.dumps({key: value for key, value in document.items() if key in known})
+    spec = SearchSpec.model_validate_json(said, strict=True)
+    template, more = _template(spec.template.spec)
+    dimensions = space_of(spec.parameters, RunConfig, SEARCHED, spec.algorithm.type)
+    plain = tuple(
+        each if each.values is None else replace(each, values=tuple(_without_secrets(each.values)))
+        for each in dimensions
+    )
+    check_template(plain, RunConfig, template)
+    check_search(plain, spec.algorithm.type, RunConfig, template)
+    _check_objective(spec, plain, template)
+    check_test_split("final", _asks_test_split(document.get("final")), template)
     return LoneSearch(name, spec, dimensions, template, (*ignored, *more))
+
+
+def _asks_test_split(final: Any) -> bool:
+    """Tell whether a final, which is of a cluster alone and read nowhere else, asks for the test split."""
+    tasks = value_at({"final": final}, "final.evaluation.tasks")
+    return isinstance(tasks, list) and any(value_at({"task": each}, "task.dataset.split") for each in tasks)
 
 
 def _template(spec: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return what a run takes of a FineTuneJob's spec, and what it does not.
 
     Raises:
-        ValueError: a field looks like a section that a run has.
+        Unsearchable: a field looks like a section that a run has, or a section is none.
     """
     for key in spec:
         if key not in SECTIONS and (near := difflib.get_close_matches(str(key), SECTIONS, 1)):
-            raise ValueError(f"template.spec has no field {key}; is {near[0]} meant?")
-    kept = {key: value for key, value in spec.items() if key in SECTIONS}
+            raise Unsearchable(f"template.spec has no field {key}; is {near[0]} meant?")
+    kept = {key: value for key, value in spec.items() if key in SECTIONS and value is not None}
+    for key, section in kept.items():
+        if not isinstance(section, dict):
+            raise Unsearchable(f"template.spec.{key} is no object; write its fields")
     left = sorted(key for key in spec if key not in SECTIONS)
     ignored = [f"template.spec.{', '.join(left)} of a cluster alone: this machine runs the trials"] if left else []
-    secrets = []
-    for name, section in kept.items():
-        if isinstance(section, dict) and "secretName" in section:
-            kept[name] = {key: value for key, value in section.items() if key != "secretName"}
-            secrets.append(f"{name}.secretName")
-    if secrets:
-        ignored.append(f"template.spec.{', '.join(secrets)} of a cluster alone: keys are those of the environment")
-    return kept, ignored
+    plain = _without_secrets(kept)
+    if plain != kept:
+        ignored.append("secretName of a cluster alone: keys are those of the environment")
+    return plain, ignored
 
 
-def _comparable(file: Path, spec: SearchSpec, dimensions: tuple[Dimension, ...], template: dict[str, Any]) -> None:
-    """Refuse what has no value, values that could not be compared, and a template that nothing can be made of."""
-    dataset = template.get("dataset")
-    validation = dataset.get("validation") if isinstance(dataset, dict) else None
+def _without_secrets(value: Any) -> Any:
+    """Return JSON without the names of Secrets, wherever they are."""
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(each) for key, each in value.items() if key != "secretName"}
+    return [_without_secrets(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _check_objective(spec: SearchSpec, dimensions: tuple[Dimension, ...], template: dict[str, Any]) -> None:
+    """Refuse what has no value, and values that could not be compared."""
+    validation = value_at(template, "dataset.validation")
     if spec.folds is None and validation is None:
-        raise SettingsInvalid(f"{file}: the metric {METRIC} needs template.spec.dataset.validation, or folds")
+        raise Unsearchable(f"the metric {METRIC} needs template.spec.dataset.validation, or folds")
     if spec.folds is not None and isinstance(validation, dict) and validation.get("folds") is None:
-        raise SettingsInvalid(
-            f"{file}: folds take the place of template.spec.dataset.validation; remove its fraction or uri"
-        )
-    for each in dimensions:
-        for path, noun in OF_THE_TOKENS.items():
-            if differ(RunConfig, each, template, path):
-                raise SettingsInvalid(
-                    f"{file}: parameter {each.name}: {METRIC} is a loss of each token, and another {noun} has other "
-                    f"tokens, so values could not be compared; search one {noun} at a time"
-                )
-        part = spec.folds is not None or not isinstance(validation, dict) or validation.get("uri") is None
-        for path in fields_of_rows("validation", part_of_training=part):
-            if differ(RunConfig, each, template, path):
-                raise SettingsInvalid(
-                    f"{file}: parameter {each.name}: {path} decides which rows the validation split has, or what of "
-                    "them counts, so values could not be compared; remove it, or apply the sweep to a cluster, with "
-                    "an evaluation as its objective"
-                )
-        for path in fields_of_loss(template):
-            if differ(RunConfig, each, template, path):
-                raise SettingsInvalid(
-                    f"{file}: parameter {each.name}: {path} decides what {METRIC} is, so values could not be compared; "
-                    "remove it, or apply the sweep to a cluster, with an evaluation of type Preference as its objective"
-                )
-        for value in each.values or ():
-            _check_value(file, each.name, value, template)
-    _check_template(file, dimensions, template)
-
-
-def _check_value(file: Path, name: str, value: Any, template: dict[str, Any]) -> None:
-    """Refuse a value that its field cannot have, whatever the others are."""
-    for found in _errors(with_parameters(template, {name: value})):
-        where = ".".join(str(part) for part in found["loc"])
-        if f"{where}.".startswith(f"{name}.") and found["type"] != "value_error":
-            raise SettingsInvalid(f"{file}: parameter {name}: {value!r} is refused: {found['msg']}")
-    try:
-        read = RunConfig.model_validate(with_parameters(template, {name: value}))
-    except ValidationError:
-        return  # what is wrong beside it is said of the template, or is a bad point
-    if of_another_type(value, value_at(read.to_json(), name)):
-        raise SettingsInvalid(f"{file}: parameter {name}: {value!r} is refused: {OF_ANOTHER_TYPE}")
-
-
-def _check_template(file: Path, dimensions: tuple[Dimension, ...], template: dict[str, Any]) -> None:
-    """Refuse a template that nothing can be made of. What two settings forbid each other is a bad point."""
-    first = {each.name: each.value(each.low if each.values is None else 0) for each in dimensions}
-    for found in _errors(with_parameters(template, first)):
-        if found["type"] != "value_error":
-            where = ".".join(str(part) for part in found["loc"])
-            raise SettingsInvalid(f"{file}: template.spec.{where}: {found['msg']}")
-
-
-def _errors(spec: dict[str, Any]) -> list[Any]:
-    try:
-        RunConfig.model_validate(spec)
-    except ValidationError as error:
-        return error.errors(include_url=False, include_input=False, include_context=False)
-    return []
+        raise Unsearchable("folds take the place of template.spec.dataset.validation; remove its fraction or uri")
+    check_direction("objective", METRIC, Direction.MINIMIZE, spec.objective.direction)
+    check_tokens(RunConfig, dimensions, template)
+    check_loss(RunConfig, dimensions, template)
+    check_rows(RunConfig, dimensions, template, "validation", spec.folds)

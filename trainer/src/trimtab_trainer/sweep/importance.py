@@ -1,9 +1,9 @@
 """`python -m trimtab_trainer.sweep.importance`: which parameters set good trials apart, a pure function of the trials.
 
-Reads a request as that for the next points from standard input and writes shares to standard output, in a process of
-its own for the same reason. PED-ANOVA (Watanabe et al., arXiv 2304.10255): the Pearson divergence of where the best
-quarter lies from where all trials lie, of each parameter alone. Optuna's other evaluators draw random forests, which
-take scikit-learn and a seed.
+Reads requests as those for the next points from standard input and writes shares to standard output, line by line, in a
+process of its own for the same reason. PED-ANOVA (Watanabe et al., arXiv 2304.10255): the Pearson divergence of where
+the best quarter lies from where all trials lie, of each parameter alone. Optuna's other evaluators draw random forests,
+which take scikit-learn and a seed.
 """
 
 from __future__ import annotations
@@ -76,9 +76,11 @@ def named(shares: Mapping[int, float], names: list[str]) -> dict[str, float]:
 
 
 def main(source: TextIO = sys.stdin, target: TextIO = sys.stdout) -> int:
-    """Answer one request."""
-    shares = importance(SuggestionRequest.of(json.load(source)))
-    json.dump({"importance": {str(position): share for position, share in shares.items()}}, target)
+    """Answer requests, each as soon as it is there, until there are no more."""
+    for line in source:
+        shares = importance(SuggestionRequest.of(json.loads(line)))
+        answer = {"importance": {str(position): share for position, share in shares.items()}}
+        print(json.dumps(answer), file=target, flush=True)
     return 0
 
 

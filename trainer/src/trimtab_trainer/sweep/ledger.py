@@ -2,12 +2,15 @@
 
 search.json           what is searched, and the points in the order they were begun; written before a trial begins
 trials/<id>/          configuration, events and last words of each run, and result.json once the trial is over
+lock                  held by the process that searches here
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from ..errors import SettingsInvalid
 from ..storage.store import replacing
 from .configuration import LoneSearch, Trial
 
-STATE, RESULT = "search.json", "result.json"
+STATE, RESULT, LOCK = "search.json", "result.json", "lock"
 
 
 @dataclass
@@ -93,6 +96,30 @@ class Ledger:
             self.results.get(each.id) or RecordedTrial(id=each.id, parameters=dict(each.parameters), state=running)
             for each in self.trials
         ]
+
+
+@contextmanager
+def searching(folder: Path) -> Iterator[None]:
+    """Keep a folder for this process: two that search in it would train the same trials.
+
+    Raises:
+        SettingsInvalid: another one searches there, or nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("wb")
+    except OSError as error:
+        raise SettingsInvalid(f"{folder}: {error.strerror}; give another folder with --folder") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsInvalid(
+                f"another process searches in {folder}; wait for its end, stop it, or give another folder with --folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def _read(file: Path) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """`python -m trimtab_trainer.sweep.suggest`: the next points of a search, a pure function of what is known.
 
-Reads a request as JSON from standard input and writes the points to standard output. It runs in a process of its own:
-Optuna takes 80 MB, and whoever asks goes on without them.
+Reads requests from standard input, a line of JSON each, and writes the points to standard output, a line for each. It
+runs in a process of its own: Optuna takes 80 MB, and whoever asks goes on without them.
 
 Trials are handed to Optuna in the order of their points, and what it draws is seeded by the search's own seed and the
 number of trials that are known: the same history gives the same points, whoever asks, whenever, and in whatever order
@@ -10,7 +10,6 @@ its results came.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import sys
@@ -26,6 +25,7 @@ from ..contract.sweeps.settings import (
     Point,
     SuggestionRequest,
     TrialState,
+    size_of,
 )
 
 DRAWN_FIRST = 6
@@ -43,7 +43,7 @@ _DIRECTIONS: Mapping[Direction, Literal["minimize", "maximize"]] = {
 def suggest(request: SuggestionRequest) -> list[Point]:
     """Return the next points, each one that is not known: fewer than asked for once a finite space has no more."""
     known = {each.point for each in request.trials}
-    size = math.prod(each.size for each in request.space)
+    size = size_of(request.space)
     made: list[Point] = []
     trials = list(request.trials)
     while len(made) < request.count and len(known) < size:
@@ -141,8 +141,17 @@ def distributions_of(space: tuple[Dimension, ...]) -> dict[str, Any]:
 
 def _free(space: tuple[Dimension, ...], known: set[Point]) -> Iterator[Point]:
     """Yield the points of a finite space that are not known, in order."""
-    every = itertools.product(*(_coordinates(each) for each in space))
-    return (point for point in every if point not in known)
+    return (point for point in _points(space) if point not in known)
+
+
+def _points(space: tuple[Dimension, ...]) -> Iterator[Point]:
+    """Yield every point, one by one: a space of whole numbers may have more than any memory holds."""
+    if not space:
+        yield ()
+        return
+    for coordinate in _coordinates(space[0]):
+        for rest in _points(space[1:]):
+            yield (coordinate, *rest)
 
 
 def _coordinates(dimension: Dimension) -> range:
@@ -152,8 +161,9 @@ def _coordinates(dimension: Dimension) -> range:
 
 
 def main(source: TextIO = sys.stdin, target: TextIO = sys.stdout) -> int:
-    """Answer one request."""
-    json.dump({"points": suggest(SuggestionRequest.of(json.load(source)))}, target)
+    """Answer requests, each as soon as it is there, until there are no more."""
+    for line in source:
+        print(json.dumps({"points": suggest(SuggestionRequest.of(json.loads(line)))}), file=target, flush=True)
     return 0
 
 

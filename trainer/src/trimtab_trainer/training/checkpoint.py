@@ -106,6 +106,9 @@ class TrainingState(BaseModel):
     step: int = Field(default=0, description="optimizer steps done")
     epoch: float = Field(default=0.0, description="passes over the training data done")
     micro_batch: int | None = Field(default=None, description="sequences of a forward pass; sums depend on it")
+    kernels: tuple[str, ...] = Field(
+        default=(), exclude_if=lambda value: not value, description="parts of the base model that kernels compute"
+    )
     evaluated_step: int = Field(default=0, description="newest step that was evaluated")
     validation_loss: float | None = None
     best: Best | None = None

@@ -39,6 +39,7 @@ from .methods.reference import References
 from .methods.splits import preferences_in, reference_identity, splits_of
 from .network.adapter import Adapted, add_adapter
 from .network.division import Division
+from .network.elementwise import fuse_elementwise
 from .network.full import train_fully
 from .network.initial import check_initial_adapter, fetch_initial_weights
 from .network.model import frozen_hash, load_base, some
@@ -147,12 +148,14 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         )
     check_vocabulary(model, view)
     fused = fuse(model.module) if isinstance(model, Adapted) else 0
+    fuse_elementwise(model)
     if settings.packing:
         model.attend_by_rows()
     check_forward(model, settings.packing)
     memory = hardware.memory(where, processes=world.local_size)  # without what libraries took meanwhile
     sizing = plan(settings, training.longest, memory, costs(model), where.type)
     world.meet(stop)  # however long each took to load
+    same_kernels(model, world, report)
     sizing = alike(sizing, base_hash, model, world)
     if sizing.recomputed:
         model.checkpoint_activations(sizing.recomputed)
@@ -168,6 +171,7 @@ def build(  # noqa: PLR0917 what is loaded, and what it is for
         target_modules=list(model.target_modules) if isinstance(model, Adapted) else None,
         attention=model.attention,
         fused=fused,
+        kernels=model.kernels.counts(),
         base_divided_among=world.size if division is not None else 1,
         micro_batch=sizing.micro_batch,
         checkpoint_activations=sizing.recomputed > 0,
@@ -305,6 +309,15 @@ def load_weights(model: Adapted, file: Path, uri: str) -> None:
             f"lora.initialAdapter at {uri} does not fit these settings: {error}; set lora.targetModules and "
             "lora.targetParameters to what it was trained with"
         ) from error
+
+
+def same_kernels(model: Trained, world: World, report: Report) -> None:
+    """Compute by kernels what every process can, and no more; say what one of them could not."""
+    kernels = model.kernels
+    found = world.gather((kernels.parts, kernels.trouble))
+    kernels.keep(tuple(part for part in kernels.parts if all(part in parts for parts, _ in found)))
+    for part, reason in {part: why for _, trouble in found for part, why in trouble.items()}.items():
+        report.warn("a kernel is not used, the plain way is", part=part, reason=reason)
 
 
 def check_vocabulary(model: Trained, view: View) -> None:

@@ -341,6 +341,7 @@ class Trainer:
                 "step": step,
                 "epoch": round(step / steps_per_epoch(self.settings, len(self.training)), 4),
                 "micro_batch": self.micro_batch,
+                "kernels": self.model.kernels.parts,
                 "recent": (*old.recent, (result.nats, result.count))[-RECENT_STEPS:],
                 "recent_preference": (*old.recent_preference, *filter(None, [result.preference]))[-RECENT_STEPS:],
                 "pending_preference": None if point else preference,
@@ -496,6 +497,9 @@ class Trainer:
         # Where there are more processes than then, none of them may go without.
         self.micro_batch = self.shared(self.state.micro_batch or self.micro_batch)
         self.board.micro_batch.set(self.micro_batch)
+        self.model.kernels.keep(self.state.kernels)
+        if lacking := set(self.state.kernels) - set(self.model.kernels.parts):
+            self.report.warn("the run began with kernels that are not here: it rounds otherwise", parts=sorted(lacking))
         if checkpoint.base_hash != self.base_hash:
             self.report.warn("the frozen base differs from the checkpoint's: made on another kind of machine")
         state = self.state

@@ -169,6 +169,7 @@ def finish(
         config, prepared, weights, model, base_folder, folder=folder, chat_template=view.chat_template, origin=origin
     )
     compute_type, where, holding = model.compute_type, model.device, model.holding
+    kernels = model.kernels.parts  # before it is taken apart
     with holding.alone():
         published = load_published(trainer, weights, folder=folder, base_folder=base_folder)
         del weights
@@ -193,7 +194,7 @@ def finish(
         published_step=step,
         test=test,
         held_out=held_out,
-        machine=machine(where, compute_type, ranks, divided=holding.divided),
+        machine=machine(where, compute_type, ranks, divided=holding.divided, kernels=kernels),
         ranks=ranks,
         report=report,
         origin=origin,
@@ -219,7 +220,12 @@ def load_published(trainer: Trainer, weights: dict[str, Tensor], *, folder: Path
 
 
 def machine(
-    where: torch.device, compute_type: torch.dtype, ranks: tuple[Rank, ...] = (), *, divided: bool = False
+    where: torch.device,
+    compute_type: torch.dtype,
+    ranks: tuple[Rank, ...] = (),
+    *,
+    divided: bool = False,
+    kernels: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return what the adapter was trained on and with, for the records."""
     return {
@@ -227,6 +233,7 @@ def machine(
         "accelerators": max(1, len(ranks)) if where.type == "cuda" else 0,
         **({"worldSize": len(ranks), "ranks": [rank.to_json() for rank in ranks]} if ranks else {}),
         **({"baseModel": f"divided among {len(ranks)}"} if divided else {}),
+        **({"kernels": list(kernels)} if kernels else {}),
         "computeType": str(compute_type).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -100,7 +100,10 @@ def _result(told: Body, thresholds: Sequence[Body]) -> Result:
     own = [each for each in thresholds if each.get("metric") == name]
     bounds = tuple(bound for each in own for bound in _bounds(each, baseline, anchor, lower))
     gaps = tuple(
-        f"groups at most {gap:g} apart" for each in own if (gap := number(each.get("maximumGroupGap"))) is not None
+        f"{what} at most {gap:g} apart"
+        for each in own
+        for bound, what in (("maximumGroupGap", "groups"), ("maximumOddsGap", "groups' odds"))
+        if (gap := number(each.get(bound))) is not None
     )
     return Result(
         name=clean(name),

@@ -54,7 +54,8 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     State.PUBLISHING: _active("The adapter is evaluated on the test split and uploaded."),
     State.RETRYING: _active("An attempt ended; the next one goes on from the newest checkpoint."),
     State.NAME_TAKEN: _active(
-        "An object with the name of a child belongs to something else.", "Delete that object, or use another name."
+        "An object with the name of a child belongs to something else, or something unknown seems to do the same work.",
+        "Delete that object, or use another name.",
     ),
     State.VOLUME_UNAVAILABLE: _active(
         "A volume cannot be mounted, most often because a Secret, ConfigMap or claim is missing.",
@@ -232,7 +233,9 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "Look at what stands between the cluster and the hub if it repeats.",
     ),
     AttemptReason.RESULT_LOST: Explanation(
-        "attempt", "It succeeded, but its pod went before it was read.", "Nothing; the result is found in the storage."
+        "attempt",
+        "It succeeded, but its pod went before it was read, or said nothing.",
+        "Nothing; the result is found in the storage. The third ends the work: see what keeps pods from being read.",
     ),
     AttemptReason.CONTAINER_FAILED: Explanation(
         "attempt", "The container ended by a signal or an unknown code.", "Read the pod's log if it repeats."
@@ -257,7 +260,10 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "Set `spec.suspend: false`, and it goes on with the next task.",
     ),
     State.PREPARING: _active("Artifacts, tasks and rows are checked and pinned; no accelerator is held."),
-    State.EVALUATING: _active("The tasks are asked, of target and baseline; `status.progress` moves."),
+    State.EVALUATING: _active(
+        "The tasks are asked, of target and baseline; `status.progress` moves. Then, where `judge.endpoint` judges, a "
+        "Job without an accelerator asks it."
+    ),
     State.PUBLISHING: _active("Figures are computed, and results and report uploaded."),
     State.RETRYING: _active("An attempt ended; the next one goes on with the task that was not finished."),
     State.COMPLETED: Explanation(
@@ -352,7 +358,8 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "The answer of a row is none of the task's `labels`.", "Add the label, or correct the row that is named."
     ),
     Reason.GROUP_MISSING: _failed(
-        "A row lacks the column of `groupBy`.", "Add the column to every row, or remove `groupBy`."
+        "A row lacks the column of `groupBy`, or its groups have too few rows for a bound on them.",
+        "Add the column to every row or rows to the groups that the message names, or remove `groupBy`.",
     ),
     Reason.REFERENCE_MISSING: _failed(
         "A row lacks the answer, the number or the choices that its task needs.",
@@ -370,9 +377,18 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "Rows of a task with `dataset.final` were seen by another Evaluation.",
         "Take rows that none has seen; or remove `final`, and mind `status.looks`.",
     ),
+    Reason.ANSWERS_MISSING: Explanation(
+        "attempt",
+        "What was answered is gone from the storage or was changed, before it was judged; often by a lifecycle rule.",
+        "Nothing, the models are asked again; but exempt `evaluations/` of the output from lifecycle rules.",
+    ),
     Reason.JUDGE_REFUSED: _failed(
         "The judge's endpoint does not take what it is asked, or does not answer as an OpenAI-compatible server.",
         "Correct `judge.endpoint.url` or `.model`; the message says what it answered.",
+    ),
+    Reason.JUDGE_UNREADABLE: _failed(
+        "Nothing that the judge replied to a first question of a task is one of the replies that it may give.",
+        "Take a judge that keeps to a `response_format` and does not think aloud, or correct `judging.instructions`.",
     ),
     Reason.JUDGE_PROMPT_TOO_LONG: _failed(
         "A question to the local judge has more tokens than the judge was made for.",
@@ -381,7 +397,7 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
     Reason.JUDGE_UNREACHABLE: Explanation(
         "attempt",
         "The judge's endpoint did not answer, after several attempts; the answers to be judged are kept.",
-        "Let pods with the label `trimtab.dev/egress: judge` out to it, or see why it does not answer.",
+        "Let pods with the label `trimtab.dev/stage: judge` out to it, or see why it does not answer.",
     ),
     Reason.JUDGE_OVERLOADED: Explanation(
         "attempt",
@@ -513,7 +529,7 @@ _PASSED: dict[PassedReason, Explanation] = {
         "Look at the losses against the baseline in the report.",
     ),
     PassedReason.GROUP_GAP: _failed(
-        "The worst group is further behind the best than `maximumGroupGap`, beyond what chance explains.",
+        "The worst group is further behind the best than `maximumGroupGap` or `maximumOddsGap`, beyond chance.",
         "Look at the groups in the report; add training rows of the group that the message names.",
     ),
     PassedReason.INSUFFICIENT_ROWS: _failed(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from trimtab_trainer.contract import (
     EXPORT_VERSION,
@@ -37,7 +38,7 @@ class Exporting(Particulars[AdapterExport, AdapterExportStatus]):
     noun = "export"
     label = EXPORT_LABEL
     stages = (Stage.EXPORT,)
-    parts = {Stage.EXPORT: "export"}  # noqa: RUF012  a Mapping, never written
+    parts = MappingProxyType({Stage.EXPORT: "export"})
     config_part = "export-run"
 
     def run_config(self, job: AdapterExport) -> ExportConfig:
@@ -114,7 +115,7 @@ class Exporting(Particulars[AdapterExport, AdapterExportStatus]):
     def lost_seconds(self, status: AdapterExportStatus, ending: Ending, end: datetime, seconds: int) -> int:
         return seconds
 
-    def working(self, attempt: Attempt) -> tuple[str, str]:
+    def working(self, status: AdapterExportStatus, attempt: Attempt) -> tuple[str, str]:
         if attempt.publishing:
             return State.PUBLISHING.value, f"Job {attempt.name} stores what belongs to the weights, and verifies it all"
         return State.EXPORTING.value, f"Job {attempt.name} merges the adapter into its base model"

@@ -74,7 +74,7 @@ def _observe(cluster: Cluster, rollout: AdapterRollout) -> Observed:
         unselected=others,
         lease_transitions=cluster.term(namespace),
         can_sign=cluster.can_sign,
-        ranks=_ranks(cluster, namespace, digests),
+        ranks=ranks_of(cluster, namespace, digests),
         reviews=_reviews(cluster, rollout, digests),
         makers=_makers(cluster, rollout, digests),
     )
@@ -104,7 +104,8 @@ def _digests(rollout: AdapterRollout, evaluations: tuple[Evaluation, ...]) -> tu
     return tuple(sorted(digests))
 
 
-def _ranks(cluster: Cluster, namespace: str, digests: tuple[str, ...]) -> dict[str, int | None]:
+def ranks_of(cluster: Cluster, namespace: str, digests: tuple[str, ...]) -> dict[str, int | None]:
+    """Return the ranks of adapters by digest, where a FineTuneJob tells it; None of what is a whole model."""
     ranks: dict[str, int | None] = {}
     for digest in digests:
         for job in cluster.indexed("FineTuneJob", of_artifact(namespace, digest)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trimtab_agent.contract import Revision
@@ -25,8 +26,11 @@ class Held:
 
 def wanted(observed: Observed) -> Revision | Held:
     """Return the adapter that the source names, or what keeps it from being taken."""
-    found = _wanted(observed)
-    if isinstance(found, Revision) and found.digest in observed.ranks and observed.ranks[found.digest] is None:
+    return _unless_a_model(_wanted(observed), observed.ranks)
+
+
+def _unless_a_model(found: Revision | Held, ranks: Mapping[str, int | None]) -> Revision | Held:
+    if isinstance(found, Revision) and found.digest in ranks and ranks[found.digest] is None:
         message = (
             f"{found.digest} is a whole model, all of whose weights were trained (lora.type: None), and engines load "
             "adapters: start an engine with it instead"
@@ -47,6 +51,12 @@ def _wanted(observed: Observed) -> Revision | Held:
             return Held(Reason.EVALUATION_NOT_FOUND, message)
         return _of_evaluation(rollout, found)
     return _followed(observed)
+
+
+def may_be_taken(rollout: AdapterRollout, evaluation: Evaluation, ranks: Mapping[str, int | None]) -> bool:
+    """Tell whether a rollout may take what an Evaluation judged, now or once something has been waited for."""
+    found = _unless_a_model(_of_evaluation(rollout, evaluation), ranks)
+    return isinstance(found, Revision) or not found.final
 
 
 def _of_evaluation(rollout: AdapterRollout, evaluation: Evaluation) -> Revision | Held:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from trimtab_trainer.contract import (
     EvaluationConfig,
     EvaluationEngine,
     Mirrored,
     PreparedEvaluation,
+    Reason,
     Stage,
     TerminationMessage,
+    asks_endpoint,
     from_hub,
 )
 
@@ -26,12 +29,12 @@ from trimtab_operator.api import (
 
 from ..plan import Note
 from ..settings import Settings
-from ..views import EGRESS_LABEL, EVALUATION_LABEL
+from ..views import EVALUATION_LABEL
 from ..work.attempts.attempt import Attempt
 from ..work.attempts.ending import Ending
 from ..work.conditions import make_condition, notes_of
 from ..work.mirrors import mirrored_of, mirroring, note_mirrored
-from ..work.particulars import Hold, Particulars, References
+from ..work.particulars import OUTPUT, Hold, Particulars, References
 from .resolve import models_of, needs_resolving, resolve, rollout_of, served_nothing, sources_of
 from .results import note_outcome, note_prepared, note_progress, prepared_of, verdict_of
 from .run_config import build_run_config
@@ -41,6 +44,8 @@ NO_ENGINE_IMAGE = (
     "EngineMissing: engine: Vllm needs an image with trainer and vLLM, and this operator has none; set evaluator.image "
     "of the chart, or spec.template.image; it is waited for"
 )
+NO_LOOK = "there is nothing to judge: "
+"""The first words of a trainer that knows no first look, about one that it is run for."""
 GOES_ON = "it goes on with the tasks that are not done"
 
 
@@ -48,13 +53,27 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     name = "Evaluation"
     noun = "evaluation"
     label = EVALUATION_LABEL
-    stages = (Stage.MIRROR, Stage.PREPARE, Stage.EVALUATE)
-    parts = {  # noqa: RUF012  a Mapping, never written
-        Stage.MIRROR: "eval-mirror",
-        Stage.PREPARE: "eval-prepare",
-        Stage.EVALUATE: "eval",
-    }
+    stages = (Stage.MIRROR, Stage.PREPARE, Stage.EVALUATE, Stage.JUDGE)
+    main_stage = Stage.EVALUATE
+    parts = MappingProxyType(
+        {
+            Stage.MIRROR: "eval-mirror",
+            Stage.PREPARE: "eval-prepare",
+            Stage.EVALUATE: "eval",
+            Stage.JUDGE: "eval-judge",
+        }
+    )
     config_part = "eval-run"
+
+    def stages_of(self, job: Evaluation) -> tuple[Stage, ...]:
+        """Return the stages that it goes through: where no endpoint judges, the one that answers is the last."""
+        found = super().stages_of(job)
+        return found if _asks_endpoint(job) else tuple(stage for stage in found if stage is not Stage.JUDGE)
+
+    def next_stage(self, job: Evaluation, status: EvaluationStatus) -> Stage:
+        """Return the stage to go on with: an endpoint is looked at before there are accelerators, and judges after."""
+        judges = status.answers_digest is not None or not (status.judge_ready or _is_past_the_look(status))
+        return Stage.JUDGE if _asks_endpoint(job) and judges else Stage.EVALUATE
 
     def run_config(self, job: Evaluation) -> EvaluationConfig:
         return build_run_config(job)
@@ -74,15 +93,16 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
         }
 
     def mounted(self, job: Evaluation, stage: Stage) -> Mapping[str, str | None]:
-        """Return the Secrets that a stage mounts: the key of an endpoint is in no pod but the one that asks it."""
+        """Return the Secrets that a stage mounts: the key of an endpoint is in no pod but the one that asks it.
+
+        Which has no others but the output's: it reads and writes nothing else.
+        """
         found = super().mounted(job, stage)
-        if self._asks_endpoint(job) and stage is not Stage.EVALUATE:
+        if stage is Stage.JUDGE:
+            return {role: name for role, name in found.items() if role in (JUDGE, OUTPUT)}
+        if job.spec.judge is not None and job.spec.judge.endpoint is not None:
             return {role: name for role, name in found.items() if role != JUDGE}
         return found
-
-    def policy_labels(self, job: Evaluation, stage: Stage) -> Mapping[str, str]:
-        """Return the label by which a NetworkPolicy lets the pod out that asks a judge's endpoint."""
-        return {EGRESS_LABEL: JUDGE} if self._asks_endpoint(job) and stage is Stage.EVALUATE else {}
 
     def image(self, job: Evaluation, settings: Settings) -> str:
         """Return the image with the engine where one writes the answers."""
@@ -95,9 +115,6 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
             return None
         return NO_ENGINE_IMAGE
 
-    def _asks_endpoint(self, job: Evaluation) -> bool:
-        return job.spec.judge is not None and job.spec.judge.endpoint is not None
-
     def from_hub(self, job: Evaluation) -> frozenset[str]:
         resolved = job.status.resolved
         base = resolved.base_model if resolved is not None else job.spec.base_model
@@ -107,7 +124,11 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     def tells_result(self, stage: str, words: TerminationMessage) -> bool:
         if stage == Stage.MIRROR.value:
             return words.mirrored is not None
-        return (words.outcome if stage == Stage.EVALUATE.value else words.prepared_evaluation) is not None
+        if stage == Stage.PREPARE.value:
+            return words.prepared_evaluation is not None
+        if stage == Stage.JUDGE.value and words.judge_ready:
+            return True
+        return words.outcome is not None or (stage == Stage.EVALUATE.value and words.answers_digest is not None)
 
     def note_result(
         self, job: Evaluation, status: EvaluationStatus, words: TerminationMessage, now: datetime
@@ -116,6 +137,10 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
             status = note_mirrored(status, words.mirrored)
         if words.prepared_evaluation is not None:
             status = note_prepared(job, status, words.prepared_evaluation)
+        if words.answers_digest is not None:
+            status = status.model_copy(update={"answers_digest": words.answers_digest})
+        if words.judge_ready:
+            status = status.model_copy(update={"judge_ready": True})
         outcome = words.outcome
         return note_outcome(job, status, outcome, now) if outcome is not None else status
 
@@ -135,7 +160,9 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
         return note_progress(status, attempt)
 
     def note_last_figures(self, status: EvaluationStatus, ending: Ending, end: datetime) -> EvaluationStatus:
-        return status
+        """Return the status without the answers that an attempt did not find: they are asked for again."""
+        gone = ending.reason == Reason.ANSWERS_MISSING
+        return status.model_copy(update={"answers_digest": None}) if gone else status
 
     def step(self, status: EvaluationStatus) -> int | None:
         return status.progress.tasks_done if status.progress is not None else None
@@ -143,11 +170,18 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
     def lost_seconds(self, status: EvaluationStatus, ending: Ending, end: datetime, seconds: int) -> int:
         return seconds
 
-    def working(self, attempt: Attempt) -> tuple[str, str]:
+    def working(self, status: EvaluationStatus, attempt: Attempt) -> tuple[str, str]:
         if attempt.stage == Stage.MIRROR.value:
             return State.MIRRORING.value, mirroring(attempt)
         if attempt.stage == Stage.PREPARE.value:
             return State.PREPARING.value, f"Job {attempt.name} checks the artifacts, and prepares the rows of the tasks"
+        if attempt.stage == Stage.JUDGE.value and status.answers_digest is None:
+            return (
+                State.PREPARING.value,
+                f"Job {attempt.name} has a first look at the judge, before anything is answered",
+            )
+        if attempt.stage == Stage.JUDGE.value and not attempt.publishing:
+            return State.EVALUATING.value, f"Job {attempt.name} asks the judge; it holds no accelerator"
         if attempt.publishing:
             return State.PUBLISHING.value, f"Job {attempt.name} compares the scores and writes the report"
         return State.EVALUATING.value, f"Job {attempt.name} asks the tasks"
@@ -172,6 +206,12 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
             return Hold(State.SPEC_INVALID.value, message, status, final=True)
         return resolve(job, status, found.upstream, found.rollout)
 
+    def goes_on_without(self, status: EvaluationStatus, stage: str, words: TerminationMessage) -> str:
+        """Warn of a trainer that only judges answers, and was to look at a judge before there are any."""
+        looked = stage == Stage.JUDGE.value and status.answers_digest is None
+        warning = "the trainer's image knows no first look at a judge: whether it can judge shows after the answers"
+        return warning if looked and words.message.startswith(NO_LOOK) else ""
+
     def other_conditions(
         self, job: Evaluation, status: EvaluationStatus, succeeded: Condition, now: datetime
     ) -> list[Condition]:
@@ -190,6 +230,19 @@ class Evaluating(Particulars[Evaluation, EvaluationStatus]):
         silent = (PassedReason.NOT_YET.value, PassedReason.EVALUATION_FAILED.value)
         verdicts = [each for each in conditions if each.type == PASSED and each.reason not in silent]
         return tuple(note for verdict in verdicts for note in notes_of(job, verdict))
+
+
+def _is_past_the_look(status: EvaluationStatus) -> bool:
+    """Tell by its attempts what `judgeReady` does not: definition, image or the first operator may be of before."""
+    looked = (Reason.COMPLETED, Reason.SETTINGS_INVALID)  # where that did not end it, the image knows no look
+    return any(
+        each.stage == Stage.EVALUATE.value or (each.stage == Stage.JUDGE.value and each.reason in looked)
+        for each in status.attempts
+    )
+
+
+def _asks_endpoint(job: Evaluation) -> bool:
+    return asks_endpoint(job.spec.tasks, job.spec.judge.endpoint if job.spec.judge is not None else None)
 
 
 def _by_vllm(job: Evaluation) -> bool:

@@ -48,7 +48,7 @@ def _pinned(model: ModelStatus, digest: str | None) -> ModelStatus:
 
 
 def prepared_of(evaluation: Evaluation, status: EvaluationStatus) -> PreparedEvaluation | None:
-    """Return what preparing found, for the arguments of the evaluate Job; None before that."""
+    """Return what preparing found, and the answers to be judged, for the arguments of Jobs; None before that."""
     if status.evaluation_digest is None or status.data_digest is None or status.base_model_digest is None:
         return None
     return PreparedEvaluation(
@@ -58,6 +58,7 @@ def prepared_of(evaluation: Evaluation, status: EvaluationStatus) -> PreparedEva
         target_digest=status.target.digest if status.target is not None else None,
         baseline_digest=status.baseline.digest if status.baseline is not None else None,
         anchor_digest=status.anchor.digest if status.anchor is not None else None,
+        answers_digest=status.answers_digest,
         tasks=len(evaluation.spec.tasks),
         rows=status.rows or 0,
     )

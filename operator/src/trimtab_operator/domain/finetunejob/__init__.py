@@ -6,9 +6,10 @@ from trimtab_operator.api import FineTuneJob
 from trimtab_operator.api.finetunejob import FINETUNEJOB
 from trimtab_operator.api.tracking import TRACKED
 
-from ..cluster import Key
+from ..cluster import Cluster, Key
 from ..indexes import of_artifact, of_sweep, sweeps_among, waiting_for
 from ..plan import Body
+from ..readers import job_has_readers
 from ..views import SWEEP_LABEL
 from ..work.staged import staged
 from .training import Training
@@ -29,6 +30,10 @@ def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...
     return (waiting_for(*key), *sweeps_among(indexes))
 
 
+def _awaited(cluster: Cluster, job: FineTuneJob) -> bool:
+    return job_has_readers(cluster, job.metadata.namespace, job.metadata.name)
+
+
 TRAINING = Training()
 FINE_TUNE_JOB = staged(
     TRAINING,
@@ -39,4 +44,5 @@ FINE_TUNE_JOB = staged(
     gauge="trimtab_finetunejobs",
     seconds="finetunejob_seconds",
     later=frozenset({TRACKED}),
+    awaited=_awaited,
 )

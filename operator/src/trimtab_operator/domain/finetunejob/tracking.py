@@ -30,10 +30,10 @@ from trimtab_operator.api import FineTuneJob
 from trimtab_operator.api.tracking import TRACKED, TrackedReason, Tracking
 
 from ..plan import Body, Create
-from ..views import CONTAINER, JOB_LABEL, QUEUE_LABEL, QUEUE_PRIORITY_LABEL, parse_time
+from ..views import CONFIG_VOLUME, CONTAINER, JOB_LABEL, QUEUE_LABEL, QUEUE_PRIORITY_LABEL, parse_time
 from ..work.afterwards import Afterwards, Meanwhile
 from ..work.attempts.accounts import open_attempt
-from ..work.building.job import CONFIG_VOLUME, build_job, credentials
+from ..work.building.job import build_job, credentials
 from ..work.building.names import attempt_name
 from ..work.conditions import ConditionStatus, condition_of, cut, make_condition
 from ..work.observed import Observed
@@ -263,7 +263,7 @@ def _in_the_way(observed: Observed[FineTuneJob]) -> str:
     if observed.taken is not None:
         return f"{observed.taken.name} belongs to something else; delete or rename that"
     if observed.refused is not None:
-        return f"the namespace refuses its {observed.refused.what}, it is tried again: {observed.refused.words}"
+        return f"{observed.refused.told()}; it is tried again"
     return ""
 
 

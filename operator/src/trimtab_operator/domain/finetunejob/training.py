@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 
 from trimtab_trainer.contract import Mirrored, Prepared, RunConfig, Stage, TerminationMessage, from_hub
 
@@ -26,7 +27,7 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
     noun = "job"
     label = JOB_LABEL
     stages = (Stage.MIRROR, Stage.PREPARE, Stage.TRAIN)
-    parts = {Stage.MIRROR: "mirror", Stage.PREPARE: "prepare", Stage.TRAIN: "train"}  # noqa: RUF012  a Mapping, never written
+    parts = MappingProxyType({Stage.MIRROR: "mirror", Stage.PREPARE: "prepare", Stage.TRAIN: "train"})
     config_part = "run"
 
     def pods(self, job: FineTuneJob, stage: Stage) -> int:
@@ -90,7 +91,7 @@ class Training(Particulars[FineTuneJob, FineTuneJobStatus]):
     def lost_seconds(self, status: FineTuneJobStatus, ending: Ending, end: datetime, seconds: int) -> int:
         return lost_seconds(status, ending, end, seconds)
 
-    def working(self, attempt: Attempt) -> tuple[str, str]:
+    def working(self, status: FineTuneJobStatus, attempt: Attempt) -> tuple[str, str]:
         if attempt.stage == Stage.MIRROR.value:
             return State.MIRRORING.value, mirroring(attempt)
         if attempt.stage == Stage.PREPARE.value:

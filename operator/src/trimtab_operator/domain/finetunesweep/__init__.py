@@ -4,6 +4,7 @@ There is no other record than the objects and the bucket."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 from trimtab_trainer.contract.sweeps.settings import TrialState
@@ -13,10 +14,12 @@ from trimtab_operator.api.finetunesweep import FINETUNESWEEP
 
 from ..cluster import Cluster, Key
 from ..ended import lived
-from ..indexes import of_sweep
+from ..indexes import of_sweep, sweep_named
 from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Delete, Plan
+from ..readers import evaluation_has_readers, job_has_readers
+from ..work.conditions import is_over
 from .decide import plan
 from .observed import Observed
 from .reporting import CHILDREN
@@ -26,7 +29,7 @@ __all__ = ["FINE_TUNE_SWEEP"]
 
 def _indexes(body: Body, ended: bool) -> tuple[str, ...]:
     metadata = body["metadata"]
-    return (of_sweep(metadata["namespace"], metadata["name"]),)
+    return (sweep_named(metadata["namespace"], metadata["name"]),)
 
 
 def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...]:
@@ -38,18 +41,32 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
     key = Key("FineTuneSweep", me.namespace, me.name)
     labelled: tuple[FineTuneJob, ...] = cluster.indexed("FineTuneJob", of_sweep(me.namespace, me.name))
     judging: tuple[Evaluation, ...] = cluster.indexed("Evaluation", of_sweep(me.namespace, me.name))
-    reports = cluster.jobs_of(me.uid)
+    reports = [view for view in cluster.jobs_of(key) if view.owner_uid == me.uid]
     pods = [pod for report in reports for pod in cluster.pods_of(report.uid)]
+    jobs = {job.metadata.name: job for job in labelled if job.metadata.controller == me.uid}
+    evaluations = {each.metadata.name: each for each in judging if each.metadata.controller == me.uid}
     return Observed(
         sweep=sweep,
         settings=cluster.settings,
-        jobs={job.metadata.name: job for job in labelled if job.metadata.controller == me.uid},
+        jobs=jobs,
         reports={report.name: report for report in reports},
         last_words={pod.job_name: pod.last_words for pod in pods if pod.last_words is not None},
         taken=cluster.taken(key),
         refused=cluster.refused(key),
-        evaluations={each.metadata.name: each for each in judging if each.metadata.controller == me.uid},
+        evaluations=evaluations,
+        awaited=_awaited(cluster, sweep, jobs, evaluations) if is_over(sweep) else frozenset(),
     )
+
+
+def _awaited(
+    cluster: Cluster, sweep: FineTuneSweep, jobs: Mapping[str, FineTuneJob], evaluations: Mapping[str, Evaluation]
+) -> frozenset[str]:
+    """Return what others have still to read. What has not ended by now never does, so nobody can read it."""
+    me = sweep.metadata
+    trained = (name for name, job in jobs.items() if is_over(job))
+    read = {name for name in trained if job_has_readers(cluster, me.namespace, name, but_of=me.uid)}
+    judged = (each for each in evaluations.values() if is_over(each))
+    return frozenset(read | {each.metadata.name for each in judged if evaluation_has_readers(cluster, each)})
 
 
 def _needs(observed: Observed, planned: Plan) -> Needs:

@@ -15,7 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from trimtab_trainer.contract.sweeps.settings import NAME_DIGITS, Point, SuggestionRequest, TrialState
+from trimtab_trainer.contract.sweeps.settings import (
+    NAME_DIGITS,
+    KnownTrial,
+    Point,
+    SuggestionRequest,
+    TrialState,
+    Unsearchable,
+)
 
 from trimtab_operator.api import (
     BestTrial,
@@ -28,21 +35,20 @@ from ..conditions import EVENT_MESSAGE_LENGTH, ConditionStatus, condition, cut, 
 from ..ended import time_is_over
 from ..ownership import leaves_children
 from ..plan import Action, NextPoints, Note, Plan
+from ..readers import LOOKED_AT_SECONDS
 from ..views import format_time
 from ..work.conditions import is_over
+from .checks import check_sweep
 from .children import all_held, deletions, leftovers, missing, suspended, suspensions
-from .comparable import Incomparable, check_judging
 from .final import closing, reserved
 from .judging import missing_evaluations
 from .ledger import Ledger, ledger_of
 from .limits import Costs, budget_of, costs_of, seconds_left, why_no_more
 from .observed import Observed
-from .pruning import check_rungs, halving_of, saved_seconds, shared_seconds
-from .reporting import Writing, beside_the_page, writing
-from .searching import Search, SweepInvalid, search_digest, search_of
+from .pruning import halving_of, saved_seconds, shared_seconds
+from .reporting import TAKEN_LOOKED_AT_SECONDS, Writing, beside_the_page, unasked, writing
+from .searching import Search, Trial, search_digest, search_of
 from .trials import begun, best_of, known_of, shared_fault, stopped, told_as_best
-
-TAKEN_LOOKED_AT_SECONDS = 10
 
 
 def plan(observed: Observed, now: datetime) -> Plan:
@@ -62,16 +68,16 @@ def plan(observed: Observed, now: datetime) -> Plan:
     try:
         search = search_of(sweep)
         if before is None:  # what was begun was checked, and is the same still
-            search.check()
-            check_rungs(sweep, search)
-            check_judging(sweep.spec, search.dimensions, search.template)
-    except (SweepInvalid, Incomparable) as error:
+            check_sweep(sweep.spec, search)
+    except Unsearchable as error:
         return _say(observed, sweep.status, SweepState.SPEC_INVALID, str(error), now, succeeded="False")
     ledger = ledger_of(observed, search)
     status = _told(observed, ledger, digest)
-    if fault := shared_fault(ledger.known):
+    if fault := shared_fault(ledger.known, search.dimensions):
         times, words = _times(ledger.known, fault), _words(observed, ledger, fault)
         message = f"{times} trials ended with {fault}, which is not of their settings: {words}"
+        ended = [stopped(each, SweepState.TRIALS_FAILED.value, TrialState.BAD) for each in status.trials]
+        status = status.model_copy(update={"trials": ended})
         return _say(observed, status, SweepState.TRIALS_FAILED, message, now, succeeded="False")
     left = seconds_left(sweep, now)
     if left is not None and left <= 0 and not (status.final and closing(observed, search, status).over):
@@ -85,13 +91,16 @@ def plan(observed: Observed, now: datetime) -> Plan:
     status = asked.status
     costs = costs_of(ledger.known, ledger.trials, observed.jobs)
     costs = replace(costs, kept=reserved(observed, costs.whole))
-    why = why_no_more(sweep, ledger.known, costs)
+    why = why_no_more(sweep, search, ledger.known, costs)
     busy, waiting = ledger.busy(observed), _going_on(observed, ledger, costs, why)
     free = sweep.spec.parallel_trials - busy
     if waiting and free > 0:
         return _let_go_on(observed, status, waiting[:free], now)
-    if not why and not waiting and (count := min(free, sweep.spec.max_trials - len(ledger.known))) > 0:
-        return _chosen(observed, search, ledger, status, free=count, now=now)
+    room = min(free, sweep.spec.max_trials - len(ledger.known))
+    if (budget := budget_of(sweep)) is not None:
+        room = costs.admitted(budget, room)
+    if not why and not waiting and room > 0:
+        return _chosen(observed, search, ledger, status, room=room, now=now)
     if why and not busy and not waiting and (status.final or not leftovers(observed, ledger)):
         return _closed(observed, search, ledger, status, why, now)
     return _go_on(observed, status, ledger, why, now, again=asked.again)
@@ -160,36 +169,48 @@ def _chosen(
     ledger: Ledger,
     status: FineTuneSweepStatus,
     *,
-    free: int,
+    room: int,
     now: datetime,
+    namesakes: tuple[KnownTrial, ...] = (),
 ) -> Plan:
-    """Ask for the next points, or write them down; their FineTuneJobs are made in the round after that."""
+    """Ask for the next points, or write them down; their FineTuneJobs are made in the round after that.
+
+    `namesakes`: points whose digits are those of another; others are asked for in their place.
+    """
     spec = observed.sweep.spec
     request = SuggestionRequest(
         space=tuple(each.nameless for each in search.dimensions),
         algorithm=spec.algorithm.type,
         seed=spec.algorithm.seed,
         direction=spec.objective.direction,
-        trials=tuple(known_of(each) for each in ledger.known),
-        # With a budget one after the other, each with what the last is thought to cost.
-        count=free if budget_of(observed.sweep) is None else 1,
+        trials=(*(known_of(each) for each in ledger.known), *namesakes),
+        count=room,
     )
     inquiry = NextPoints(request)
     answer = observed.answers.get(inquiry)
     if answer is None:
         return Plan(inquiries=(inquiry,))
     points: Sequence[Point] = answer if isinstance(answer, tuple) else ()
-    there = {each.id for each in ledger.known}
-    made = []
-    for point in points:
-        trial = search.at(tuple(point))
-        if trial.id not in there:
-            there.add(trial.id)
-            made.append(begun(trial))
+    chosen, there = [search.at(tuple(point)) for point in points], {each.id for each in ledger.known}
+    same = [each for number, each in enumerate(chosen) if each.id in there | {one.id for one in chosen[:number]}]
+    if same:
+        more = (KnownTrial(each.point, TrialState.BAD) for each in same)
+        return _chosen(observed, search, ledger, status, room=room, now=now, namesakes=(*namesakes, *more))
+    made = [begun(trial) for trial in chosen]
+    notes = [_bad(search.name, trial) for trial in chosen if trial.trouble]
     update: dict[str, object] = {"trials": [*status.trials, *made]}
     if len(made) < request.count:
         update["exhausted"] = True
-    return _say(observed, status.model_copy(update=update), SweepState.SEARCHING, _progress(status, len(made)), now)
+    told = status.model_copy(update=update)
+    planned = _say(observed, told, SweepState.SEARCHING, _progress(status, len(made)), now)
+    return replace(planned, notes=(*planned.notes, *notes))
+
+
+def _bad(sweep: str, trial: Trial) -> Note:
+    """Return the event of a trial that cannot be: it has no FineTuneJob that would say why."""
+    return Note(
+        "Warning", "BadTrial", cut(f"{sweep}-{trial.id} with {trial.settings}: {trial.trouble}", EVENT_MESSAGE_LENGTH)
+    )
 
 
 def _go_on(
@@ -216,7 +237,7 @@ def _held(observed: Observed, status: FineTuneSweepStatus, now: datetime) -> Pla
     """Suspend the trials that run, and begin none."""
     actions = all_held(observed)
     message = "spec.suspend is true; set it to false and the trials go on from their checkpoints"
-    return _act(_nameless(observed), status, actions, message, now, state=SweepState.SUSPENDED)
+    return _act(_nameless(observed), unasked(status), actions, message, now, state=SweepState.SUSPENDED)
 
 
 def _act(
@@ -237,7 +258,7 @@ def _act(
         )
         return _say(observed, status, SweepState.NAME_TAKEN, words, now, trouble=True, again=TAKEN_LOOKED_AT_SECONDS)
     if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
-        words = f"the namespace refuses the {observed.refused.what} of a trial: {observed.refused.words}"
+        words = observed.refused.told(" of a trial")
         return _say(observed, status, SweepState.TRIAL_REFUSED, words, now, trouble=True, again=pause)
     return _say(observed, status, state, message, now, actions=actions, again=again)
 
@@ -298,7 +319,8 @@ def _end(  # noqa: PLR0917 what a decision is made from, in its order
         return _say(observed, status, failed, why, now, succeeded="False")
     if best is None:
         reasons = sorted({each.reason for each in status.trials if each.reason is not None})
-        message = f"{why}, and none has a value: {', '.join(reasons)}"
+        trouble = next((each.trouble for each in ledger.trials if each.trouble), "")
+        message = f"{why}, and none has a value: {', '.join(reasons)}" + (f" ({trouble})" if trouble else "")
         return _say(observed, status, failed or SweepState.TRIALS_FAILED, message, now, succeeded="False")
     message = f"{why}; the best is {best.fine_tune_job_name} with {_shown(status, best)}"
     if failed is not None and (spec.final is not None or spec.folds is not None):
@@ -385,8 +407,9 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
         settings=observed.settings,
         now=now,
     )
-    if goes is not None:
+    if goes is not None and not observed.awaited:
         return Plan(actions=(goes,), confirm=True)
+    held = observed.awaited and (goes is not None or sweep.spec.retain_trials != "All")
     if page.inquiries:
         return Plan(inquiries=page.inquiries)
     pruned = {each.id for each in status.trials if each.state is TrialState.PRUNED}
@@ -395,7 +418,7 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     said = page.status.model_copy(update={"observed_generation": sweep.metadata.generation})
     # Curves are in the page while their FineTuneJobs are there.
     actions = (*page.actions, *(losers if page.over else ()), *suspended(stay))
-    times = [each for each in (look_again, page.again) if each is not None]
+    times = [each for each in (look_again, page.again, LOOKED_AT_SECONDS if held else None) if each is not None]
     return Plan(
         actions=actions,
         status=said.to_json(),
@@ -419,12 +442,14 @@ def _page_after_the_end(observed: Observed, now: datetime) -> Writing:
 def _is_kept(observed: Observed, name: str, pruned: set[str], *, over: bool) -> bool:
     """Tell whether a FineTuneJob outlives the search: those that are over, and those that wait at their checkpoint.
 
+    And those that somebody else has still to read.
+
     Those wait that were pruned, and those that a deadline kept from training on all rows.
     """
     sweep, best = observed.sweep, observed.sweep.status.best
     trial = name.removeprefix(f"{sweep.metadata.name}-")[:NAME_DIGITS]
     refits = {each.fine_tune_job_name for each in sweep.status.final} if sweep.spec.folds is not None else set()
-    if name in refits and not over:
+    if (name in refits and not over) or name in observed.awaited:
         return True
     if sweep.spec.retain_trials == "All":
         return over or trial in pruned

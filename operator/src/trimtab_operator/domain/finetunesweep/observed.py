@@ -28,6 +28,7 @@ class Observed:
         answers: to inquiries of this round: points as tuples of coordinates.
         taken: a name that is not free now.
         refused: what the API server did not let happen.
+        awaited: the FineTuneJobs and Evaluations that others have still to read, by name, if it has ended.
     """
 
     sweep: FineTuneSweep
@@ -39,6 +40,7 @@ class Observed:
     taken: NameTaken | None = None
     refused: Refusal | None = None
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
+    awaited: frozenset[str] = frozenset()
 
     @property
     def children(self) -> tuple[tuple[str, FineTuneJob | Evaluation], ...]:

@@ -16,15 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from trimtab_trainer.contract.settings import TrainingSettings
-from trimtab_trainer.contract.sweeps.settings import Direction, TrialState
+from trimtab_trainer.contract.sweeps.settings import TrialState
 
 from trimtab_operator.api import FineTuneJob, FineTuneSweep, State, TrialStatus
-from trimtab_operator.api.finetunesweep import MAXIMUM_RUNGS, RUNGS_ARE_VALIDATED
+from trimtab_operator.api.finetunesweep import MAXIMUM_RUNGS
 
 from ..work.attempts.accounts import open_attempt
 from ..work.conditions import condition_of, is_over
-from .searching import Search, SweepInvalid, Trial
+from .searching import Trial
 from .trials import short
 
 RUNG_DIGITS = 5
@@ -38,12 +37,10 @@ class Halving:
     Attributes:
         factor: how far the rungs are apart, and of how many trials one goes on.
         minimum_steps: optimizer steps of the first rung.
-        sign: 1 where less is better, else -1.
     """
 
     factor: int
     minimum_steps: int
-    sign: int = 1
 
     def seen(self, before: Sequence[TrialStatus], arrived: Sequence[TrialStatus]) -> tuple[TrialStatus, ...]:
         """Return what is known of trials: those that arrived at a rung wait or go on.
@@ -84,7 +81,7 @@ class Halving:
         return frozenset(each.id for each in heapq.nsmallest(number, there, key=lambda each: self._rank(each, rung)))
 
     def _rank(self, status: TrialStatus, rung: int) -> float:
-        return self.sign * (status.rung_values or [])[rung - 1]
+        return (status.rung_values or [])[rung - 1]
 
     def arrived(self, status: TrialStatus, trial: Trial, jobs: Mapping[str, FineTuneJob]) -> TrialStatus:
         """Return what is known of a trial that is not over, with the rungs that it has reached."""
@@ -103,40 +100,12 @@ class Halving:
         return status.model_copy(update={"rung_values": values or None})
 
 
-EVERY_STEPS = "training.evaluateEverySteps"
-
-
 def halving_of(sweep: FineTuneSweep) -> Halving | None:
     """Return the rule by which trials are stopped, None where each is trained to its end."""
     rule = sweep.spec.pruning
     if rule is None:
         return None
-    sign = 1 if sweep.spec.objective.direction is Direction.MINIMIZE else -1
-    return Halving(rule.reduction_factor, rule.minimum_steps, sign)
-
-
-def check_rungs(sweep: FineTuneSweep, search: Search) -> None:
-    """Refuse parameters with which trials would not be validated at the rungs.
-
-    Raises:
-        SweepInvalid: with the parameter and the reason.
-    """
-    rule = sweep.spec.pruning
-    if rule is None:
-        return
-    for dimension in search.dimensions:
-        if dimension.name == EVERY_STEPS and dimension.values is None:
-            raise SweepInvalid(f"parameter {EVERY_STEPS}: with pruning it has no range; {RUNGS_ARE_VALIDATED}")
-        if dimension.name not in (EVERY_STEPS, "training"):
-            continue
-        for value in dimension.values or ():
-            every = value if dimension.name == EVERY_STEPS else _every_steps(value)
-            if rule.minimum_steps % every:
-                raise SweepInvalid(f"parameter {dimension.name}: {value!r} is refused: {RUNGS_ARE_VALIDATED}")
-
-
-def _every_steps(training: object) -> int:
-    return TrainingSettings.model_validate(training, extra="ignore").evaluate_every_steps
+    return Halving(rule.reduction_factor, rule.minimum_steps)
 
 
 def at_rest(trial: Trial, jobs: Mapping[str, FineTuneJob]) -> bool:

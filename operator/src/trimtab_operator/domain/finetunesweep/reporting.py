@@ -1,7 +1,8 @@
 """The page of a search: a Job of the trainer's `report` stage writes it at the end, and when a label asks for it.
 
-Nothing depends on it. It is tried twice, within a time, and what became of it is the condition `Reported`; then the
-sweep goes on, or ends, as it would without. A label asks for it after the end too, such as where it failed or is lost.
+Nothing depends on it. It is tried twice, within a time in which what keeps it from being made is waited for, and what
+became of it is the condition `Reported`; then the sweep goes on, or ends, as it would without. A label asks for it
+after the end too, such as where it failed or is lost.
 
 The names of the ConfigMap and of its Jobs follow from what asks for the page: whoever goes on after a crash meets
 their own work. The ConfigMap holds the trials as they were known then, with the curves of FineTuneJobs that may be
@@ -23,9 +24,9 @@ from trimtab_operator.api import FineTuneJob, FineTuneSweepStatus, TrialStatus
 from trimtab_operator.api.finetunesweep import REPORTED, ReportReason
 from trimtab_operator.api.sweep_judging import FinalState
 
-from ..conditions import ConditionStatus, condition
+from ..conditions import ConditionStatus, condition, found
 from ..plan import Action, Body, Create, Importance, Inquiry
-from ..views import SWEEP_LABEL, JobView
+from ..views import SWEEP_LABEL, JobView, parse_time
 from ..work.building.job import build_job, build_run_config_map, credentials
 from ..work.building.names import attempt_name
 from ..work.conditions import is_over
@@ -41,6 +42,7 @@ ATTEMPT_SECONDS = 300
 """How long a Job may run."""
 LONGEST_SECONDS = 900
 """How long the end of a sweep waits for its page, whatever keeps its Jobs from starting."""
+TAKEN_LOOKED_AT_SECONDS = 10.0
 CHILDREN = ("Job", "ConfigMap")
 DIGITS = 8
 AT_THE_END = "end"
@@ -105,18 +107,22 @@ def writing(
     asked = observed.sweep.metadata.labels.get(REPORT_LABEL) or None
     ends = bool(ended) and not is_over(observed.sweep)
     if status.best is None or not (ends or (asked is not None and asked != status.report_request)):
-        return Writing(status)
+        return Writing(unasked(status))
     # A search whose maxTrials are raised meanwhile goes on, and ends again with more trials.
     what = f"{AT_THE_END}/{len(pairs)}" if ends else f"label/{asked}"
     digits = hashlib.sha256(what.encode()).hexdigest()[:DIGITS]
     jobs = [observed.reports.get(name) for name in _names(observed, digits)]
     written = any(job is not None and job.complete for job in jobs)
-    trouble = "" if written else _in_the_way(observed) or _failed(observed, jobs, now)
+    late, pause = _begun(observed, jobs, now) + timedelta(seconds=LONGEST_SECONDS), _pause(observed, now)
+    trouble = "" if written else _failed(observed, jobs, late=now > late)
     number = jobs.index(None) if None in jobs else ATTEMPTS
-    begins = number < ATTEMPTS and all(job is not None and job.failed for job in jobs[:number])
-    waiting = _said(observed, status, ReportReason.WRITING, "a Job writes the page of the search", now)
+    begins = number < ATTEMPTS and all(job is not None and job.failed for job in jobs[:number]) and not pause
+    in_the_way = _in_the_way(observed)
+    words = f"{in_the_way}; it is tried again" if in_the_way else "a Job writes the page of the search"
+    waiting = _said(observed, status, ReportReason.WRITING, words, now)
     if not (written or trouble or begins):
-        return replace(waiting, over=False, again=_left(jobs, now))
+        left = max(1.0, (late - now).total_seconds() + 1)
+        return replace(waiting, over=False, again=min(left, pause or left))
     # It is in the page as in the status; whoever writes the one may die before the other, so each asks for it.
     inquiry = _importance(observed, search, pairs)
     if inquiry not in observed.answers:
@@ -129,6 +135,12 @@ def writing(
     update: dict[str, object] = {"importance": importance}
     told = status.model_copy(update={**update, "report_request": asked} if asked is not None else update)
     return _written(observed, told, now) if written else _said(observed, told, ReportReason.FAILED, trouble, now)
+
+
+def unasked(status: FineTuneSweepStatus) -> FineTuneSweepStatus:
+    """Return the same where nothing is being written: the next page has a time of its own."""
+    others = [each for each in status.conditions if (each.type, each.reason) != (REPORTED, ReportReason.WRITING)]
+    return status.model_copy(update={"conditions": others})
 
 
 def beside_the_page(observed: Observed) -> Observed:
@@ -162,28 +174,45 @@ def _in_the_way(observed: Observed) -> str:
     if observed.taken is not None and observed.taken.name.split(" ")[0] in CHILDREN:
         return f"{observed.taken.name} belongs to something else; delete or rename that"
     if observed.refused is not None and observed.refused.what in CHILDREN:
-        return f"the namespace refuses its {observed.refused.what}: {observed.refused.words}"
+        return observed.refused.told()
     return ""
 
 
-def _failed(observed: Observed, jobs: Sequence[JobView | None], now: datetime) -> str:
+def _pause(observed: Observed, now: datetime) -> float:
+    """Return in how many seconds it is worth another try to make them: what a trial is refused, they may be too."""
+    if observed.taken is not None and _in_the_way(observed):
+        return TAKEN_LOOKED_AT_SECONDS
+    return observed.refused.pause(now) if observed.refused is not None else 0.0
+
+
+def _begun(observed: Observed, jobs: Sequence[JobView | None], now: datetime) -> datetime:
+    """Return since when it is waited for: since its first Job is there, or something keeps that from being made."""
+    if jobs[0] is not None and jobs[0].created is not None:
+        return jobs[0].created
+    if not _in_the_way(observed):
+        return now
+    said = found(observed.sweep.status.conditions, REPORTED)
+    waits = said is not None and said.status == _STATES[ReportReason.WRITING]
+    begun = (parse_time(said.last_transition_time) if said is not None and waits else None) or now
+    return max(begun, *(each.since for each in (observed.taken, observed.refused) if each is not None))
+
+
+def _failed(observed: Observed, jobs: Sequence[JobView | None], *, late: bool) -> str:
     """Return why it is given up, "" as long as it is not."""
-    first, last = jobs[0], jobs[-1]
+    last = jobs[-1]
     if last is not None and last.failed:
         words = observed.last_words.get(last.name)
         if words is not None and words.reason is not Reason.COMPLETED:
             return f"{words.reason.value}: {words.message}"
         return f"Job {last.name} failed: {last.failed_reason} {last.failed_message}".rstrip()
-    if first is not None and first.created is not None and now - first.created > timedelta(seconds=LONGEST_SECONDS):
-        return f"it was not written within {LONGEST_SECONDS} s; if a Job of it begins later, it writes it all the same"
-    return ""
-
-
-def _left(jobs: Sequence[JobView | None], now: datetime) -> float | None:
-    first = jobs[0]
-    if first is None or first.created is None:
-        return None
-    return max(1.0, (first.created + timedelta(seconds=LONGEST_SECONDS + 1) - now).total_seconds())
+    if not late:
+        return ""
+    told = f"it was not written within {LONGEST_SECONDS} s"
+    if in_the_way := _in_the_way(observed):
+        return f"{told}: {in_the_way}"
+    if all(job is None or job.failed for job in jobs):
+        return told
+    return f"{told}; if a Job of it begins later, it writes it all the same"
 
 
 def _importance(observed: Observed, search: Search, pairs: Sequence[tuple[Trial, TrialStatus]]) -> Importance:
@@ -196,8 +225,8 @@ def _importance(observed: Observed, search: Search, pairs: Sequence[tuple[Trial,
 
 
 def _named(shares: object, search: Search) -> dict[str, float]:
-    found = shares if isinstance(shares, Mapping) else {}
-    return {search.dimensions[position].name: share for position, share in found.items()}
+    known = shares if isinstance(shares, Mapping) else {}
+    return {search.dimensions[position].name: share for position, share in known.items()}
 
 
 def _record(
@@ -264,6 +293,7 @@ def _said(
 ) -> Writing:
     state = _STATES[reason]
     generation = observed.sweep.metadata.generation
-    made = condition(status.conditions, REPORTED, state, reason.value, message, generation=generation, now=now)
+    before = observed.sweep.status.conditions
+    made = condition(before, REPORTED, state, reason.value, message, generation=generation, now=now)
     others = [each for each in status.conditions if each.type != REPORTED]
     return Writing(status.model_copy(update={"conditions": [*others, made]}))

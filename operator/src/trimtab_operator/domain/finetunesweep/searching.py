@@ -8,17 +8,14 @@ from typing import Any
 
 from pydantic import ValidationError
 from trimtab_trainer.contract import canonical_json, digest_of
+from trimtab_trainer.contract.sweeps.record import words_of
 from trimtab_trainer.contract.sweeps.settings import (
-    OF_ANOTHER_TYPE,
     SEARCHED,
     Dimension,
     Point,
-    check_template,
-    of_another_type,
     parameters_at,
     space_of,
     trial_id,
-    value_at,
     with_parameters,
 )
 
@@ -35,10 +32,6 @@ DEFINING = {"parameters", "algorithm", "objective", "folds"}
 """The fields of a sweep that its points are of."""
 
 
-class SweepInvalid(Exception):
-    """The sweep cannot be carried out, and never will; the message says why."""
-
-
 @dataclass(frozen=True)
 class Trial:
     """A point of the search, and the FineTuneJobs that it consists of, by name."""
@@ -50,14 +43,18 @@ class Trial:
     """The spec of each, as JSON."""
 
     @property
+    def settings(self) -> str:
+        """The parameters in words."""
+        return ", ".join(f"{name} = {value}" for name, value in self.parameters.items())
+
+    @property
     def trouble(self) -> str:
         """Why these settings are refused, "" if they are not: to be asked before anything of it is begun."""
         try:
             for spec in self.jobs.values():
                 FineTuneJobSpec.model_validate(spec, extra="ignore")
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+            return words_of(error)
         return ""
 
 
@@ -88,42 +85,16 @@ class Search:
             }
         return Trial(digits, point, parameters, jobs)
 
-    def check(self) -> None:
-        """Refuse what would mean nothing, and values that their field cannot have, whatever the others are.
-
-        Raises:
-            SweepInvalid: with the parameter and the reason.
-        """
-        for dimension in self.dimensions:
-            for value in dimension.values or ():
-                self._check_value(dimension.name, value)
-
-    def _check_value(self, name: str, value: Any) -> None:
-        try:
-            read = FineTuneJobSpec.model_validate(with_parameters(self.template, {name: value}), extra="ignore")
-        except ValidationError as error:
-            for found in error.errors(include_url=False):
-                where = ".".join(str(part) for part in found["loc"])
-                if where.startswith(name) and found["type"] != "value_error":
-                    raise SweepInvalid(f"parameter {name}: {value!r} is refused: {found['msg']}") from None
-            return
-        if of_another_type(value, value_at(read.to_json(), name)):
-            raise SweepInvalid(f"parameter {name}: {value!r} is refused: {OF_ANOTHER_TYPE}")
-
 
 def search_of(sweep: FineTuneSweep) -> Search:
     """Return what a sweep searches.
 
     Raises:
-        SweepInvalid: a parameter names no field, or has a range that its field cannot have.
+        Unsearchable: a parameter names no field, or has a range that its field cannot have.
     """
     spec = sweep.spec
-    try:
-        dimensions = space_of(spec.parameters, FineTuneJobSpec, SEARCHED, spec.algorithm.type)
-        template = spec.template.spec.to_json_as_read()
-        check_template(dimensions, template)
-    except ValueError as error:
-        raise SweepInvalid(str(error)) from None
+    dimensions = space_of(spec.parameters, FineTuneJobSpec, SEARCHED, spec.algorithm.type)
+    template = spec.template.spec.to_json_as_read()
     kept = {key: value for key, value in template.items() if key not in ("suspend", "ttlSecondsAfterFinished")}
     return Search(sweep.metadata.name, dimensions, kept, spec.folds)
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean, stdev
 
 from trimtab_trainer.contract import Reason, digest_of
-from trimtab_trainer.contract.sweeps.settings import Direction, KnownTrial, TrialState
+from trimtab_trainer.contract.sweeps.record import numbers_of
+from trimtab_trainer.contract.sweeps.settings import Dimension, Direction, KnownTrial, TrialState
 
 from trimtab_operator.api import BestTrial, Evaluation, FineTuneJob, SweepArtifact, TrialStatus
 from trimtab_operator.api.sweep_judging import Objective
@@ -160,20 +161,35 @@ def without_improvement(trials: Sequence[TrialStatus], direction: Direction) -> 
     return len(done) - 1 - done.index(best) if best is not None else 0
 
 
-def shared_fault(trials: Sequence[TrialStatus]) -> str | None:
-    """Return the reason with which trials end that have nothing to do with their settings, if that is certain."""
+def shared_fault(trials: Sequence[TrialStatus], space: Sequence[Dimension]) -> str | None:
+    """Return the reason with which trials end that have nothing to do with their settings, if that is certain.
+
+    It is not while those with another base model, other rows, or another word or section of the settings may end well:
+    the fault may be of the ones that were tried.
+    """
     if any(each.value is not None or each.rung_values for each in trials):
         return None
-    reasons = [each.reason for each in trials if each.reason is not None and each.reason not in OF_THE_POINT]
-    return next((each for each in reasons if reasons.count(each) >= ENOUGH_FAULTS), None)
+    chosen = [
+        number for number, each in enumerate(space) if each.values is not None and numbers_of(each.values) is None
+    ]
+    faults: dict[str, list[TrialStatus]] = {}
+    for each in trials:
+        if each.reason is not None and each.reason not in OF_THE_POINT:
+            faults.setdefault(each.reason, []).append(each)
+    for reason, ended in faults.items():
+        tried = [len({each.point[number] for each in ended}) for number in chosen]
+        enough = [min(ENOUGH_FAULTS, space[number].size) for number in chosen]
+        if len(ended) >= ENOUGH_FAULTS and all(one >= other for one, other in zip(tried, enough, strict=True)):
+            return reason
+    return None
 
 
-def stopped(known: TrialStatus, reason: str | None) -> TrialStatus:
+def stopped(known: TrialStatus, reason: str | None, state: TrialState = TrialState.PRUNED) -> TrialStatus:
     """Return a trial as it is once the search has ended; the reason is that of one which was under way."""
     if known.state.is_over:
         return known
     why = reason if known.state is TrialState.RUNNING else known.reason
-    return known.model_copy(update={"state": TrialState.PRUNED, "reason": why})
+    return known.model_copy(update={"state": state, "reason": why})
 
 
 def known_of(status: TrialStatus) -> KnownTrial:

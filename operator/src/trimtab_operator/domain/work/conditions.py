@@ -68,9 +68,9 @@ def notes_of(job: Work, after: Condition) -> tuple[Note, ...]:
 
 
 def note_warnings(job: Work, status: S, warnings: Sequence[str], now: datetime, *, last: bool) -> S:
-    """Return the status with what a stage that succeeded wants a person to know; `last` tells which of the two it was.
+    """Return the status with what a stage that succeeded wants a person to know; `last`: it came after preparing.
 
-    What the first stage said holds for the second too. When it is done again, its new words take the place of the old.
+    What preparing said holds for what follows too. When it is done again, its new words take the place of the old.
     """
     others = [each for each in status.conditions if each.type != WARNED]
     before = found(status.conditions, WARNED) if last else None

@@ -20,9 +20,10 @@ from trimtab_trainer.contract import Reason, Stage
 from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, AttemptReason, AttemptStatus, Condition, State, WorkStatus
 
 from ..ended import comes_back, time_is_over
-from ..ownership import leaves_children
+from ..ownership import controlled_by, leaves_children
 from ..plan import Action, Create, Inquiry, NodeOf, Note, Plan
-from ..views import INPUTS_LABEL, PodView, format_time, parse_time
+from ..readers import LOOKED_AT_SECONDS
+from ..views import JobView, PodView, format_time, parse_time
 from .afterwards import LONGEST_SECONDS, Afterwards
 from .attempts import accounts
 from .attempts.attempt import Attempt
@@ -38,6 +39,11 @@ from .particulars import Particulars
 from .subject import J, S, Work
 
 TAKEN_AGAIN_SECONDS = 10.0
+UNWATCHED_SECONDS = 10.0
+"""Between two looks at a live Job that our watches do not select: nobody else tells what becomes of it."""
+RESULTS_LOST_AT_MOST = 3
+"""Of the attempts that are kept. What the first has published the second finds; where that is lost too, and the next,
+something keeps all of them from being read, and every other would be too."""
 UNREADABLE = (
     "its progress cannot be read, which does it no harm: let the operator's pods in at port 9401 to see how far it is "
     "(a NetworkPolicy may forbid it)"
@@ -90,8 +96,26 @@ def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan
         return Plan(inquiries=unanswered)
     if decision.actions and not decision.message:  # what to say follows from what comes of them
         return Plan(actions=decision.actions, confirm=True)
-    made = _render(kind, observed, books, decision, now)
+    made = _with_adoptions(observed, _render(kind, observed, books, decision, now))
     return _beside(kind, observed, made, now) if decision.succeeded == "Unknown" and not made.actions else made
+
+
+def _with_adoptions(observed: Observed[Any], made: Plan) -> Plan:
+    """Return a plan with the adoption of every Job that is ours and does not say so any more.
+
+    A tool that restores a backup, or prunes, may have taken its owner reference or its labels.
+    """
+    metadata = observed.job.metadata
+    lost = [seen for seen in observed.attempts if seen.job.owner_uid != metadata.uid or not seen.job.managed]
+    if not lost:
+        return made
+    owner = controlled_by(observed.kind.name, metadata)
+    adoptions = tuple(seen.adopt(observed.kind.label, owner) for seen in lost if not seen.job.deleting)
+    made = replace(made, aside=(*adoptions, *made.aside))
+    if any(seen.live and not seen.job.managed for seen in lost):  # a policy may write over its labels again and again
+        again = min(UNWATCHED_SECONDS, made.look_again_seconds or UNWATCHED_SECONDS)
+        made = replace(made, confirm=True, look_again_seconds=again)
+    return made
 
 
 def _beside(kind: Particulars[J, S], observed: Observed[J], made: Plan, now: datetime) -> Plan:
@@ -169,6 +193,8 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
         settings=observed.settings,
         now=now,
     )
+    if goes is not None and observed.awaited:
+        goes, look_again = None, LOOKED_AT_SECONDS
     if goes is not None:
         return _unless_refused(observed, Plan(actions=(goes,), confirm=True), now)
     hindered = _hindered(observed, now) if left.actions else None
@@ -181,7 +207,7 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
         notes = notes_of(job, said) if said.status == "False" else ()
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation, "conditions": conditions})
     again = hindered or look_again or (LONGEST_SECONDS if waits and ttl is not None else None)
-    return Plan(status=status.to_json(), notes=notes, look_again_seconds=again)
+    return _with_adoptions(observed, Plan(status=status.to_json(), notes=notes, look_again_seconds=again))
 
 
 def _outlives_its_ttl(left: Afterwards, ended: str | None, now: datetime) -> bool:
@@ -219,12 +245,17 @@ def _settle_open(kind: Particulars[J, S], observed: Observed[J], books: _Books[S
     seen = observed.attempt(attempt.job_uid)
     if seen is None or seen.vanished:
         return _close(kind, observed.job, books, vanished(now), seen=None, now=now)
-    status = accounts.note_start(books.status, seen)
+    status = accounts.note_start(books.status, seen, now)
     books = replace(books, status=kind.note_progress(status, seen))
     if seen.ended(now):
         ending = ending_of(seen, kind.tells_result, kind.name, now)
         if ending.told_to and accounts.was_suspended(books.status, seen):
-            ending = replace(ending, verdict=Verdict.SUSPENDED)
+            ending = replace(ending, verdict=Verdict.SUSPENDED, reason=AttemptReason.SUSPENDED)
+        last_words = ending.words if ending.verdict is Verdict.FINAL else None
+        if last_words and (warning := kind.goes_on_without(status, seen.stage, last_words)):
+            ending = replace(ending, verdict=Verdict.SKIPPED)
+            warnings = [*(each.message for each in status.conditions if each.type == WARNED), warning]
+            books = replace(books, status=note_warnings(observed.job, books.status, warnings, now, last=False))
         return _close(kind, observed.job, books, ending, seen=seen, now=now)
     overdue = seen.overdue(observed.settings.node_loss_seconds)
     if overdue is not None and now >= overdue[1] and (pod := overdue[0]).node:
@@ -242,7 +273,7 @@ def _close(
     status = accounts.close(kind, job, books.status, ending, seen)
     if ending.verdict is Verdict.SUCCEEDED and ending.words is not None:
         status = kind.note_result(job, status, ending.words, now)
-        last = ending.words.stage is kind.stages[-1]
+        last = ending.words.stage not in (Stage.MIRROR, Stage.PREPARE)
         status = note_warnings(job, status, ending.words.warnings, now, last=last)
     return replace(books, status=status, ending=ending, closed=True)
 
@@ -291,7 +322,7 @@ def _not_gone_yet(kind: Particulars[J, S], observed: Observed[J], status: S) -> 
         message = f"the next attempt starts, after: {closed.message}"
         return _Decision(State.RETRYING.value, message, status, look_again_seconds=0)
     message = f"Job {seen.name} is over and goes, with what is left in its pod; then the next Job starts"
-    return _Decision(kind.working(replace(seen, progress=None))[0], message, status, look_again_seconds=0)
+    return _Decision(kind.working(status, replace(seen, progress=None))[0], message, status, look_again_seconds=0)
 
 
 def _hold(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Attempt, now: datetime) -> _Decision[S]:
@@ -303,7 +334,7 @@ def _hold(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Attem
     elif not seen.suspended and _says_suspended(observed):
         return _unless_refused_said(observed, State.SUSPENDED, status, (seen.suspend(True),), now)
     elif seen.at_rest:
-        status = accounts.pause(status, seen.stopped or now)
+        status = accounts.pause(status, seen, now)
     return _Decision(State.SUSPENDED.value, _suspended_message(kind, status), status)
 
 
@@ -335,10 +366,10 @@ def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Atte
         goes = _unless_refused_said(observed, State.SUSPENDED, status, (seen.suspend(False),), now)
         return replace(goes, reason=State.PENDING.value, message=f"Job {seen.name} goes on") if goes.actions else goes
     if seen.suspended and seen.at_rest:  # the queue took it back: waiting does not count
-        status = accounts.pause(status, seen.stopped or now)
+        status = accounts.pause(status, seen, now)
     waiting = waiting_of(observed, seen, now)
     if waiting is None:
-        state, message = kind.working(seen)
+        state, message = kind.working(status, seen)
         if seen.silent:
             message += f"; {UNREADABLE}"
         again, late = _ends_in(seen, observed, now)
@@ -353,7 +384,8 @@ def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Atte
         ending = Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, last_word, now)
         status = accounts.close(kind, observed.job, status, ending, seen)
         message = f"the next attempt starts, after: {last_word}"
-        return _Decision(State.RETRYING.value, message, status, look_again_seconds=0, confirm=True)
+        retrying = State.RETRYING.value
+        return _Decision(retrying, message, status, look_again_seconds=0, inquiries=inquiries, confirm=True)
     if waiting.state is not None and last_word:
         status = _cut_short(kind, observed, status, waiting.state, last_word, now=now)
         return replace(_end(status, waiting.state, last_word), inquiries=inquiries)
@@ -362,7 +394,7 @@ def _go_on(kind: Particulars[J, S], observed: Observed[J], status: S, seen: Atte
     elif (before := _charged_before(status)) is not None:
         state, message = State.RETRYING.value, f"Job {seen.name} starts, after: {before}"
     else:
-        state, message = kind.working(replace(seen, progress=None))
+        state, message = kind.working(status, replace(seen, progress=None))
     again, missing = waiting.look_again_seconds, waiting.state is State.VOLUME_UNAVAILABLE
     # Nobody else can create it again, for example after a tool that sweeps away what no pod mounts at the moment.
     ours = missing and run_config_name(kind, observed.job) in waiting.message
@@ -375,7 +407,7 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
     job, settings = observed.job, observed.settings
     last = status.attempts[-1] if status.attempts else None
     if last is not None and (delay := accounts.pause_seconds(status, settings.retry_seconds)) > 0:
-        ended = parse_time(last.end_time) or now
+        ended = min(parse_time(last.end_time) or now, now)  # by whoever wrote it down; clocks differ
         left = (ended + timedelta(seconds=delay) - now).total_seconds()
         if left > 0:
             message = f"the next attempt starts {delay:g} s after the last; {last.reason}: {last.message}"
@@ -389,21 +421,43 @@ def _start(kind: Particulars[J, S], observed: Observed[J], status: S, now: datet
         message = f"{taken.name} belongs to something else; delete or rename that, and {goes_on}"
         return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
+    if (other := observed.beside) is not None:
+        return _runs_beside(kind, observed, other, status, now)
     if hold := kind.hold(job, status, observed.references):
         succeeded: ConditionStatus = "False" if hold.final else "Unknown"
         return _Decision(hold.reason, hold.message, hold.status, succeeded, confirm=hold.confirm)
     if lack := kind.lacks(job, settings):
         return _Decision(State.PENDING.value, lack, status)
-    stage, number = _next_stage(kind, job, status), next_number(job, observed.highest_number)
+    stage = _next_stage(kind, job, status)
+    number = next_number(kind, job, stage, observed.highest_number, observed.names_claimed)
     mirrored, prepared = kind.mirrored(status), kind.prepared(job, status)
     body = build_job(kind, job, settings, stage, number=number, mirrored=mirrored, prepared=prepared)
     actions: tuple[Action, ...] = (Create(body),)
     if kind.pods(job, stage) > 1:
         actions = (*(Create(peer) for peer in build_peers(kind, job, stage)), *actions)
-    mounted = any(seen.inputs == body["metadata"]["labels"][INPUTS_LABEL] for seen in observed.attempts)
+    mounted = run_config_name(kind, job) in {seen.job.config for seen in observed.attempts}
     if not mounted or last is None or last.charged_to is not None:
         actions = (Create(build_run_config_map(kind, job)), *actions)
     return _unless_refused_creation(observed, status, actions, now)
+
+
+def _runs_beside(
+    kind: Particulars[J, S], observed: Observed[J], other: JobView | PodView, status: S, now: datetime
+) -> _Decision[S]:
+    """Wait for what would do the same work beside the next attempt, and say who can end it.
+
+    The garbage collector is about to, where an object was deleted and created again, or a Job a moment ago.
+    """
+    job, last = observed.job, status.attempts[-1] if status.attempts else None
+    if isinstance(other, PodView):
+        message = f"pod {other.name} runs on, though its Job {other.job_name} was deleted"
+    else:
+        message = f"Job {other.name} says by its labels that it works for this {kind.noun}, and is not known as its own"
+    began = parse_time(job.metadata.creation_timestamp if last is None else last.end_time)
+    if began is not None and (now - began).total_seconds() < observed.settings.name_taken_seconds:
+        return _Decision(State.PENDING.value, message, status, look_again_seconds=2)
+    message += f"; nothing is begun beside it. Delete it, or wait for its end, and the {kind.noun} goes on by itself"
+    return _Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
 
 def _unless_refused_creation(
@@ -413,7 +467,10 @@ def _unless_refused_creation(
     found = observed.refused
     if found is None:
         return _Decision(State.PENDING.value, "", status, actions=actions)
-    waiting = refused(found.what, found.words, found.since, observed.settings, now)
+    if found.fault:
+        waiting = Waiting(State.PENDING, f"{found.told()}; it is tried again")
+    else:
+        waiting = refused(found.what, found.words, found.since, observed.settings, now)
     if waiting.state is not None and (last_word := _gave_up(waiting, observed, now)):
         return _end(status, waiting.state, last_word)
     pause = found.pause(now)
@@ -474,7 +531,7 @@ def _next_stage(kind: Particulars[J, S], job: J, status: S) -> Stage:
         return Stage.MIRROR
     if Stage.PREPARE in kind.stages and (kind.prepared(job, status) is None or _prepares_again(last)):
         return Stage.PREPARE
-    return kind.stages[-1]
+    return kind.next_stage(job, status)
 
 
 def _prepares_again(last: AttemptStatus | None) -> bool:
@@ -508,6 +565,13 @@ def _budget_exhausted(kind: Particulars[J, S], job: J, status: S) -> str:
         return ""
     goes_on = kind.resumes(status) or "it starts again"
     because = f"{last.reason}: {last.message}"
+    lost = sum(each.reason == AttemptReason.RESULT_LOST for each in status.attempts)
+    if last.reason == AttemptReason.RESULT_LOST and lost >= RESULTS_LOST_AT_MOST:
+        return (
+            f"{lost} attempts ended well and none told what it came to, last with {because}. Look for what deletes "
+            "pods as soon as they end, changes their terminationMessagePath or replaces the image, and create it "
+            f"again, {goes_on}"
+        )
     if status.failures > job.spec.retries.on_failure:
         return f"failed {_times(status.failures)}, last with {because}; mend the cause and create it again, {goes_on}"
     if status.disruptions > job.spec.retries.on_disruption:

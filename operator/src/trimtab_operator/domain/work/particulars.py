@@ -66,7 +66,7 @@ class Staging(ABC, Generic[J]):
     Attributes:
         name: of the kind that they belong to.
         label: with the resource's name, on its children.
-        stages: all there are, in their order; the last alone has accelerators. Attempts are counted over all.
+        stages: all there are, in their order. Attempts are counted over all.
         parts: what the names of a stage's Jobs have between the resource's name and the number.
         config_part: what the name of the ConfigMap has behind the resource's name.
     """
@@ -80,6 +80,11 @@ class Staging(ABC, Generic[J]):
     def stages_of(self, job: J) -> tuple[Stage, ...]:
         """Return the stages that an object goes through: who wants nothing of a hub mirrors nothing."""
         return tuple(stage for stage in self.stages if stage is not Stage.MIRROR or self.from_hub(job))
+
+    @property
+    def main_stage(self) -> Stage:
+        """The stage that has the accelerators, and whose steps are counted: what comes before only prepares."""
+        return self.stages[-1]
 
     def pods(self, job: J, stage: Stage) -> int:
         """Return how many pods work together at a stage."""
@@ -108,10 +113,6 @@ class Staging(ABC, Generic[J]):
         """Return the operator's image for the stages that need torch."""
         return settings.trainer_image
 
-    def policy_labels(self, job: J, stage: Stage) -> Mapping[str, str]:
-        """Return labels of a stage's pods that policies look for, beside those that all work pods have."""
-        return {}
-
 
 class Particulars(Staging[J], Generic[J, S]):
     """What is particular to a kind of work.
@@ -121,6 +122,10 @@ class Particulars(Staging[J], Generic[J, S]):
     """
 
     noun: ClassVar[str]
+
+    def next_stage(self, job: J, status: S) -> Stage:
+        """Return the stage to go on with when all is prepared."""
+        return self.main_stage
 
     # what its stages say
 
@@ -134,7 +139,7 @@ class Particulars(Staging[J], Generic[J, S]):
 
     @abstractmethod
     def prepared(self, job: J, status: S) -> Model | None:
-        """Return what preparing found, for the arguments of the last stage; None before that."""
+        """Return what was found so far, for the arguments of the stages after preparing; None before that."""
 
     @abstractmethod
     def mirrored(self, status: S) -> Mirrored | None:
@@ -154,7 +159,7 @@ class Particulars(Staging[J], Generic[J, S]):
 
     @abstractmethod
     def step(self, status: S) -> int | None:
-        """Return the step that an attempt of the last stage has reached."""
+        """Return the step that an attempt of the main stage has reached."""
 
     @abstractmethod
     def lost_seconds(self, status: S, ending: Ending, end: datetime, seconds: int) -> int:
@@ -163,7 +168,7 @@ class Particulars(Staging[J], Generic[J, S]):
     # what is said of it
 
     @abstractmethod
-    def working(self, attempt: Attempt) -> tuple[str, str]:
+    def working(self, status: S, attempt: Attempt) -> tuple[str, str]:
         """Return the state and message of an attempt that runs."""
 
     @abstractmethod
@@ -175,6 +180,11 @@ class Particulars(Staging[J], Generic[J, S]):
         """Return the words for where this object goes on, or ""."""
 
     # what only some have
+
+    def goes_on_without(self, status: S, stage: str, words: TerminationMessage) -> str:
+        """Return what to warn of where last words of a failure are of a trainer so old that it lacks what it was run
+        for, and nothing is lost by going on without; "" elsewhere."""
+        return ""
 
     def waits_for(self, job: J) -> str | None:
         """Return the name of the FineTuneJob that is waited for."""

@@ -24,7 +24,7 @@ from .conditions import is_over
 from .decide import plan
 from .observed import Observed
 from .particulars import Particulars, References
-from .subject import J
+from .subject import J, Work
 
 AFTERWARDS = frozenset({Stage.TRACK.value})
 """Stages of what is done after the end: no attempts, and left alone by whoever ends those."""
@@ -33,6 +33,11 @@ AFTERWARDS = frozenset({Stage.TRACK.value})
 def no_verdict(status: WorkStatus) -> tuple[Measure, ...]:
     """Return nothing: most kinds end without one."""
     return ()
+
+
+def nobody_waits(cluster: Cluster, job: Work) -> bool:
+    """Return that nobody reads it: most kinds."""
+    return False
 
 
 def staged(
@@ -46,16 +51,18 @@ def staged(
     seconds: str,
     verdict: Callable[[WorkStatus], tuple[Measure, ...]] = no_verdict,
     later: frozenset[str] = frozenset(),
+    awaited: Callable[[Cluster, J], bool] = nobody_waits,
 ) -> Kind[J, Observed[J]]:
     """Return the record. `seconds` is the histogram of lives; `verdict` tells more of an object that has just ended,
-    and `later` are the types of conditions that are written after the end."""
+    `later` are the types of conditions that are written after the end, and `awaited` tells whether others have still
+    to read it."""
     return Kind(
         crd=crd,
         ends=True,
         parse=parse,
         indexes=indexes,
         concerns=concerns,
-        observe=partial(_observe, particulars),
+        observe=partial(_observe, particulars, awaited),
         plan=plan,
         needs=needs,
         measures=partial(_measures, seconds, verdict),
@@ -65,13 +72,17 @@ def staged(
     )
 
 
-def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]:
+def _observe(kind: Particulars[J, Any], awaited: Callable[[Cluster, J], bool], cluster: Cluster, job: J) -> Observed[J]:
     metadata = job.metadata
     key = Key(kind.name, metadata.namespace, metadata.name)
-    every = cluster.jobs_of(metadata.uid)
-    jobs = [view for view in every if view.stage not in AFTERWARDS]
-    after = [view for view in every if view.stage in AFTERWARDS]
+    recorded = {attempt.job_uid: (attempt.stage, attempt.number) for attempt in job.status.attempts}
+    every = cluster.jobs_of(key)
+    # Whose owner reference was taken away is ours all the same: no other object has the uid that we wrote down.
+    mine = [v for v in every if v.owner_uid == metadata.uid or recorded.get(v.uid) == (v.stage, v.attempt)]
+    jobs = [view for view in mine if view.stage not in AFTERWARDS]
+    after = [view for view in mine if view.stage in AFTERWARDS]
     uids = [view.uid for view in jobs]
+    there = {view.uid for view in every}
     others = {other: cluster.named(other, metadata.namespace, name) for other, name in _refers(kind, job)}
     return Observed(
         kind=kind,
@@ -84,9 +95,12 @@ def _observe(kind: Particulars[J, Any], cluster: Cluster, job: J) -> Observed[J]
             [uid for uid in uids if cluster.silent(uid)],
         ),
         afterwards=attempts_of(after, [pod for view in after for pod in cluster.pods_of(view.uid)]),
+        claiming=tuple(view for view in every if view not in mine and view.stage not in AFTERWARDS),
+        left_behind=tuple(pod for pod in cluster.pods_saying(key) if pod.job_uid not in there),
         taken=cluster.taken(key),
         refused=cluster.refused(key),
         references=References(others.get("FineTuneJob"), others.get("AdapterRollout"), others.get("Evaluation")),
+        awaited=job.spec.ttl_seconds_after_finished is not None and is_over(job) and awaited(cluster, job),
     )
 
 
@@ -128,7 +142,7 @@ def needs(observed: Observed[Any], planned: Plan) -> Needs:
     created = {action.body["metadata"]["name"] for action in planned.actions if isinstance(action, Create)}
     if created:
         known = {*created, *(seen.name for seen in observed.attempts)}
-        for name in job_names_to_confirm(kind, job, observed.highest_number):
+        for name in job_names_to_confirm(kind, job, observed.highest_number, observed.names_claimed):
             if name not in known:
                 jobs.setdefault(name, None)
         for attempt in job.status.attempts[-1:]:

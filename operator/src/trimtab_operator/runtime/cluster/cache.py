@@ -225,9 +225,12 @@ class Store(Generic[View]):
         return entry.view if entry is not None else None
 
     def left(self, uid: str, version: int) -> bool:
-        """Whether an object is known to have left since it had a version."""
+        """Whether an object is known to have left since it had a version.
+
+        One that is read at the very version of its departure is there, and is only not selected any more.
+        """
         found = self._deleted.get(uid)
-        return found is not None and (found.version is None or version <= found.version)
+        return found is not None and (found.version is None or version < found.version)
 
     def of_uid(self, uid: str) -> Entry[View] | None:
         return self._entries.get(uid)
@@ -273,6 +276,10 @@ class Store(Generic[View]):
         self._entries[uid] = Entry(uid, namespace, name, version, None, None)
         self._named[namespace, name] = uid
         self._counted.set(len(self._entries))
+
+    def reads(self, body: Body) -> bool:
+        """Tell whether an object is one of ours that something can be made of."""
+        return self._read(body) is not None
 
     def _read(self, body: Body) -> View | None:
         """Return the view of an object; what no view can be made of is none of ours.
@@ -351,14 +358,15 @@ class Cache:
             JOBS,
             JobView.of,
             lambda job: Key(job.owner_kind, job.namespace, job.owner_name),
-            lambda job: (job.owner_uid,),
+            lambda job: (_index_of(Key(job.owner_kind, job.namespace, job.owner_name)),),
             selector=MANAGED_BY_US,
+            wants=_is_managed_by_us,
         )
         self.pods: Store[PodView] = Store(
             PODS,
             PodView.of,
             lambda pod: Key(pod.owner_kind, pod.namespace, pod.owner_name),
-            lambda pod: (pod.job_uid,),
+            lambda pod: (pod.job_uid, _index_of(Key(pod.owner_kind, pod.namespace, pod.owner_name))),
             selector=f"{MANAGED_BY_US},{STAGE_LABEL}!={SERVE}",
             wants=lambda body: not _serves(body),
         )
@@ -405,7 +413,15 @@ class Cache:
         entry = self.owners[key.kind].named(key.namespace, key.name)
         if entry is None or entry.view is None or not entry.view.rests:
             return False
-        return all(job.finished or job.deleting for job in self.jobs.of_parent(entry.uid))
+        return all(job.finished or job.deleting for job in self.jobs_of(key))
+
+    def jobs_of(self, key: Key) -> list[JobView]:
+        """Return the Jobs that say that they are of an object."""
+        return self.jobs.of_parent(_index_of(key))
+
+    def pods_saying(self, key: Key) -> list[PodView]:
+        """Return the pods that say that they work for an object, in the order of their names."""
+        return sorted(self.pods.of_parent(_index_of(key)), key=lambda pod: pod.name)
 
     def served_by(self, pod: ServingPodView) -> list[Stored]:
         """Return the objects that a serving pod is meant for."""
@@ -431,6 +447,14 @@ class Cache:
 def matches(wanted: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Tell whether labels hold all that are wanted; an empty selector selects nothing."""
     return bool(wanted) and all(labels.get(key) == value for key, value in wanted.items())
+
+
+def _index_of(key: Key) -> str:
+    return "/".join(key)
+
+
+def _is_managed_by_us(body: Body) -> bool:
+    return bool(body["metadata"].get("labels", {}).get(MANAGED_BY_LABEL) == "trimtab")
 
 
 def _serves(body: Body) -> bool:

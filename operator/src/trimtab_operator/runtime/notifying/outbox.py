@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from ...domain.notifications import Endpoint, Transition
 from ...domain.notifications.transitions import MARK_LENGTH, TIME
@@ -39,9 +40,8 @@ class Record:
     def read(cls, text: object) -> Record | None:
         """Return what was written down, None where it is nothing that this version wrote."""
         try:
-            value = json.loads(text) if isinstance(text, str) else None
-            # Whatever it is, it is an error below.
-            since, told, until = value["since"], value["told"], value.get("until")  # type: ignore[index,union-attr]
+            value: Any = json.loads(text) if isinstance(text, str) else None  # whatever it is, it is an error below
+            since, told, until = value["since"], value["told"], value.get("until")
             versions = {str(kind): int(version) for kind, version in since.items()}
             marks = tuple(mark for mark in told if isinstance(mark, str) and len(mark) == MARK_LENGTH)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):

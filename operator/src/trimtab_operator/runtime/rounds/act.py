@@ -18,11 +18,23 @@ from pydantic import BaseModel, ValidationError
 
 from ...api.definitions.schema import Schema, structural
 from ...domain.kind import AnyKind
-from ...domain.plan import Action, Create, Delete, Suspend
-from ...domain.views import controller_of
+from ...domain.plan import Action, Adopt, Create, Delete, Suspend
+from ...domain.views import OWNER_LABELS, controller_of
 from .. import metrics
 from ..cluster.cache import Cache, Store, version_of
-from ..kube import BY_KIND, JSON_PATCH, OWN, AlreadyExists, Body, Conflict, Invalid, NotFound, Resource
+from ..kube import (
+    BY_KIND,
+    JOBS,
+    JSON_PATCH,
+    MERGE_PATCH,
+    OWN,
+    AlreadyExists,
+    Body,
+    Conflict,
+    Invalid,
+    NotFound,
+    Resource,
+)
 from ..logs import keys
 from .gate import admitted, changes
 from .workqueue import Retry
@@ -55,11 +67,12 @@ class Actor:
     def __init__(self, kube: Writer, cache: Cache, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._kube = kube
         self._now = now
+        self._jobs = cache.jobs
         self._stores: dict[str, Store[Any]] = {"Job": cache.jobs, **cache.owners}
         self._own = frozenset(cache.owners)
         self._follow = cache.follow
 
-    async def act(self, action: Action, about: dict[str, Any]) -> None:
+    async def act(self, action: Action | Adopt, about: dict[str, Any]) -> None:
         """Carry out one action.
 
         Raises:
@@ -73,6 +86,8 @@ class Actor:
                 await self._delete(action, about)
             case Suspend():
                 await self._suspend(action, about)
+            case Adopt(body):
+                await self._adopt(body, about)
 
     async def _create(self, body: Body, about: dict[str, Any]) -> None:
         resource, metadata = BY_KIND[body["kind"]], body["metadata"]
@@ -85,12 +100,21 @@ class Actor:
                 created = await self._kube.get(resource, namespace, name)
             except NotFound:
                 raise Retry(0.5, "it was there and is gone") from None
-            if controller_of(created) != controller_of(body):
+            if not self.is_child(resource, created, metadata["ownerReferences"][0]["uid"]):
                 raise NameIsTaken(resource, name) from None
             if "deletionTimestamp" in created["metadata"]:
                 self._learn_of_child(resource, created)
                 raise Retry(1, "its name is free when it is gone") from None
         self._learn_of_child(resource, created)
+
+    def is_child(self, resource: Resource, body: Body, owner_uid: str) -> bool:
+        """Tell whether an object is one that we made: its controller says so, and it can be read as what we make.
+
+        Its labels may be anybody's. What is no attempt by them would be created again in every round otherwise.
+        """
+        controller = controller_of(body)
+        ours = controller is not None and controller[2] == owner_uid
+        return ours and (resource is not JOBS or self._jobs.reads(body))
 
     async def _delete(self, action: Delete, about: dict[str, Any]) -> None:
         resource = BY_KIND[action.kind]
@@ -128,6 +152,26 @@ class Actor:
         log.info(
             "suspended" if action.suspend else "resumed", extra=keys(**about, child=f"{action.kind}/{action.name}")
         )
+        self._learn_of_child(resource, changed)
+
+    async def _adopt(self, body: Body, about: dict[str, Any]) -> None:
+        """What another controller has is left to that one: an object has one controller."""
+        resource, wanted = BY_KIND[body["kind"]], body["metadata"]
+        namespace, name = wanted["namespace"], wanted["name"]
+        found = (await self._kube.get(resource, namespace, name))["metadata"]
+        controller = controller_of({"metadata": found})
+        if found["uid"] != wanted["uid"] or "deletionTimestamp" in found:
+            return
+        if controller is not None and controller[0] not in OWNER_LABELS:
+            raise NameIsTaken(resource, name)
+        owners = [owner for owner in found.get("ownerReferences") or () if not owner.get("controller")]
+        metadata = {
+            "resourceVersion": found["resourceVersion"],
+            "labels": wanted["labels"],
+            "ownerReferences": [*owners, *wanted["ownerReferences"]],
+        }
+        changed = await self._kube.patch(resource, namespace, name, MERGE_PATCH, {"metadata": metadata})
+        log.warning("adopted again", extra=keys(**about, child=f"{resource.kind}/{name}"))
         self._learn_of_child(resource, changed)
 
     async def write_status(self, kind: AnyKind, stored: Body, status: Body) -> bool:

@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 
 CONTROLLER = "trimtab.dev/operator"
 NOTE_LENGTH = 1024
-ACTION_LENGTH = 128
 
 
 class Poster(Protocol):

@@ -7,7 +7,7 @@ import contextlib
 from datetime import datetime
 from typing import Any, Protocol
 
-from ...domain.cluster import Key
+from ...domain.cluster import Key, Refusal
 from ...domain.kind import Needs
 from ...domain.plan import (
     AgentsOf,
@@ -18,19 +18,22 @@ from ...domain.plan import (
     MountedShare,
     NextPoints,
     NodeOf,
+    PodsRefused,
     PolicyInForce,
     WarnedSince,
 )
 from ...domain.review.policies import Policy
-from ...domain.views import parse_time
+from ...domain.views import JOB_NAME_LABEL, parse_time
 from ..cluster.cache import Cache, Store
 from ..kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
 from ..pods.agentpoller import AgentPoller
 from ..pods.desired import Desired
+from .known import Troubles
 from .policies import Policies
-from .suggesting import important, suggested
+from .suggesting import Suggesting
 
-JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+POD_REFUSED, POD_MADE = "FailedCreate", "SuccessfulCreate"
+"""Reasons of events about a Job."""
 
 
 class Reader(Protocol):
@@ -43,12 +46,23 @@ class Reader(Protocol):
 class Inquiries:
     """Asks the API server and the agents."""
 
-    def __init__(self, reader: Reader, cache: Cache, agents: AgentPoller, desired: Desired, policies: Policies) -> None:
+    def __init__(
+        self,
+        *,
+        reader: Reader,
+        cache: Cache,
+        troubles: Troubles,
+        agents: AgentPoller,
+        desired: Desired,
+        policies: Policies,
+    ) -> None:
         self._reader = reader
+        self._troubles = troubles
         self._policies = policies
         self._cache = cache
         self._agents = agents
         self._desired = desired
+        self._suggesting = Suggesting()
 
     async def read(self, resource: Resource, namespace: str, name: str) -> Body:
         """Return an object as it is now."""
@@ -60,9 +74,12 @@ class Inquiries:
             case EventsOf(namespace, uid):
                 events = await self._events(namespace, uid)
                 return tuple((e.get("reason") or "", e.get("note") or "") for e in sorted(events, key=_time_of))
-            case WarnedSince(namespace, uid):
+            case PodsRefused(namespace, uid):
+                return await self._pods_refused(namespace, uid)
+            case WarnedSince(namespace, uid, reasons):
                 warnings = [e for e in await self._events(namespace, uid) if e.get("type") == "Warning"]
-                return min(filter(None, map(_first_seen, warnings)), default=None)
+                counted = [e for e in warnings if e.get("reason") in reasons]
+                return min(filter(None, map(_first_seen, counted)), default=None)
             case NodeOf(name):
                 return await self._node(name)
             case MountedShare(namespace, rollout):
@@ -70,9 +87,9 @@ class Inquiries:
             case IsMounted(namespace, rollout):
                 return rollout in await self._desired.rollouts(namespace)
             case NextPoints(request):
-                return await suggested(request)
+                return await self._suggesting.points(request)
             case Importance(request):
-                return await important(request)
+                return await self._suggesting.importance(request)
             case PolicyInForce(policy):
                 return await self._policies.force(Policy(policy))
             case AgentsOf(pods):
@@ -87,6 +104,14 @@ class Inquiries:
             if error.status != 403:
                 raise
             return []
+
+    async def _pods_refused(self, namespace: str, job: str) -> Refusal | None:
+        told = [e for e in await self._events(namespace, job) if e.get("reason") in (POD_REFUSED, POD_MADE)]
+        told.sort(key=_time_of)
+        if told and told[-1]["reason"] == POD_REFUSED:
+            return self._troubles.pods_were_refused(job, told[-1].get("note") or "")
+        self._troubles.pods_not_refused(job)
+        return None
 
     async def _node(self, name: str) -> str:
         try:
@@ -104,12 +129,11 @@ class Inquiries:
     async def read_anew(self, key: Key, uid: str, needs: Needs) -> bool:
         """Bring the cache up to date about an object and what it needs; tell whether it is still there."""
         store = self._cache.owners[key.kind]
-        await asyncio.gather(
-            self.read_into(store, key.namespace, key.name, uid),
-            *(self.read_named(other) for other in needs.objects),
-            *(self._read_job(key.namespace, name, known) for name, known in sorted(needs.jobs.items())),
-            self._agents.refresh(needs.agents),
-        )
+        beside = [self.read_named(other) for other in needs.objects]
+        beside += [self._read_job(key.namespace, name, known) for name, known in sorted(needs.jobs.items())]
+        beside += [self._agents.refresh(needs.agents)] if needs.agents else []
+        itself = self.read_into(store, key.namespace, key.name, uid)
+        await (asyncio.gather(itself, *beside) if beside else itself)  # a task is dearer than what is done alone
         return store.of_uid(uid) is not None
 
     async def read_named(self, key: Key) -> None:

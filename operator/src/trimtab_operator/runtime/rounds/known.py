@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,13 +14,18 @@ from ...domain.adapterrollout import ServingPod
 from ...domain.cluster import Key, NameTaken, NotUnderstood, Refusal
 from ...domain.settings import Settings
 from ...domain.views import JobView, PodView
+from ...domain.work.attempts.waiting import has_an_end
 from ..cluster.cache import Cache, Stored, matches, typed
-from ..kube import ApiError, Body, Resource
+from ..kube import ApiError, Body, Resource, Unreachable
 from ..pods.agentpoller import AgentPoller
 from ..pods.progress import ProgressPoller
 from ..pods.signing import SigningKeys
 from ..pods.terms import Terms
 
+FAULT_SECONDS = 30.0
+"""For so long an error of the API server's is tried again without a word in the state: most pass."""
+FORGOTTEN = timedelta(hours=1)
+"""After this time nobody has asked about the pods of a Job any more, so it is gone or has them."""
 BESIDE_SECONDS = 60.0
 """Until what is made beside an object's work is tried again."""
 
@@ -31,7 +37,10 @@ class Troubles:
         self._now = now
         self.taken: dict[Key, tuple[Resource, str, datetime]] = {}
         self.refused: dict[Key, Refusal] = {}
+        self._faults: dict[Key, datetime] = {}
         self._beside: dict[Key, datetime] = {}
+        self._pods_refused: dict[str, Refusal] = {}
+        """By the Jobs' uids, those told of last behind those before."""
 
     def stood_beside(self, key: Key) -> None:
         """Note that what is made beside an object's work could not be."""
@@ -47,23 +56,62 @@ class Troubles:
         self.taken.setdefault(key, (resource, name, self._now()))
 
     def was_refused(self, key: Key, what: str, error: ApiError) -> None:
-        """Note that the API server does not accept what was planned."""
+        """Note that the API server does not accept what was planned.
+
+        Patience that has an end does not begin with what is waited for without one, such as an error or a quota.
+        """
+        self._faults.pop(key, None)
+        self.refused[key] = self._once_more(self.refused.get(key), what, error.message or error.reason)
+
+    def pods_were_refused(self, job: str, words: str) -> Refusal:
+        """Note that a Job, by its uid, gets no pods, and return since when it is so.
+
+        Its events do not tell: those alike are one after a while, quota or policy.
+        """
+        found = self._pods_refused[job] = self._once_more(self._pods_refused.pop(job, None), "pod", words)
+        while found.tried - (oldest := next(iter(self._pods_refused.items())))[1].tried > FORGOTTEN:
+            del self._pods_refused[oldest[0]]
+        return found
+
+    def pods_not_refused(self, job: str) -> None:
+        """Note that nothing keeps a Job, by its uid, from getting pods."""
+        self._pods_refused.pop(job, None)
+
+    def _once_more(self, before: Refusal | None, what: str, words: str) -> Refusal:
+        now = self._now()
+        found = Refusal(what, words, now, now)
+        if before is not None and _has_an_end(before) == _has_an_end(found):
+            return replace(found, since=before.since)
+        return found
+
+    def failed(self, key: Key, what: str, error: ApiError | Unreachable) -> bool:
+        """Note an error of the API server's, or no answer; tell whether it lasts so long that the state says so."""
         before, now = self.refused.get(key), self._now()
-        self.refused[key] = Refusal(what, error.message or error.reason, before.since if before else now, now)
+        lasts = (now - self._faults.setdefault(key, now)).total_seconds() >= FAULT_SECONDS
+        if lasts:
+            since = before.since if before is not None and before.fault else now
+            self.refused[key] = Refusal(what, str(error), since, now, fault=True)
+        return lasts
 
     def succeeded(self, key: Key) -> None:
         self.refused.pop(key, None)
+        self._faults.pop(key, None)
 
     def outlived(self, key: Key) -> None:
-        """Forget a refusal of what is not wanted any more: it was time to try it again, and it was not planned."""
+        """Forget what became of what is not wanted any more: it was time to try it again, and it was not planned."""
         found = self.refused.get(key)
-        if found is not None and found.pause(self._now()) <= 0:
-            del self.refused[key]
+        if found is None or found.pause(self._now()) <= 0:
+            self.succeeded(key)
 
     def forget(self, key: Key) -> None:
         self.taken.pop(key, None)
         self.refused.pop(key, None)
+        self._faults.pop(key, None)
         self._beside.pop(key, None)
+
+
+def _has_an_end(refusal: Refusal) -> bool:
+    return not refusal.fault and has_an_end(refusal.what, refusal.words)
 
 
 class Known:
@@ -148,8 +196,11 @@ class Known:
         ]
         return min((self._agents.may_hear(view, rollout) for view in holding), default=None)
 
-    def jobs_of(self, owner_uid: str) -> list[JobView]:
-        return self._cache.jobs.of_parent(owner_uid)
+    def jobs_of(self, key: Key) -> list[JobView]:
+        return self._cache.jobs_of(key)
+
+    def pods_saying(self, key: Key) -> list[PodView]:
+        return self._cache.pods_saying(key)
 
     def pods_of(self, job_uid: str) -> list[PodView]:
         return self._cache.pods.of_parent(job_uid)

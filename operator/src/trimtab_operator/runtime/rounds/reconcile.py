@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,8 +20,7 @@ from pydantic import ValidationError
 from ...domain.cluster import Cluster, Key, NotUnderstood
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
-from ...domain.plan import Create, Delete, Inquiry, Note, Plan, Suspend
-from ...domain.views import controller_of
+from ...domain.plan import OF_THEMSELVES, Adopt, Create, Delete, Inquiry, Note, Plan, Suspend
 from .. import metrics
 from ..cluster.cache import Cache, Stored, typed
 from ..kube import ApiError, Body, Denied, NotFound, Unreachable
@@ -120,11 +120,15 @@ class Reconciler:
             subject = typed(fresh)
         except ValidationError:
             return None  # the next round says so
-        return (await self._decide(kind, subject))[1]
+        kept: dict[Inquiry, object] = {
+            each: answer for each, answer in observed.answers.items() if isinstance(each, OF_THEMSELVES)
+        }
+        return (await self._decide(kind, subject, kept))[1]
 
-    async def _decide(self, kind: AnyKind, subject: Any) -> tuple[Any, Plan]:
-        """Plan until there is nothing left to ask; answers add up."""
-        answers: dict[Inquiry, object] = {}
+    async def _decide(
+        self, kind: AnyKind, subject: Any, answers: Mapping[Inquiry, object] = MappingProxyType({})
+    ) -> tuple[Any, Plan]:
+        """Plan until there is nothing left to ask; answers add up to those that are there."""
         for _ in range(QUESTIONS_AT_MOST):
             observed = replace(kind.observe(self._cluster, subject), answers=answers)
             made = kind.plan(observed, self._now())
@@ -178,10 +182,11 @@ class Reconciler:
                 self._troubles.name_taken(key, taken.resource, taken.name)
                 log.warning("name taken", extra=keys(**about, child=str(taken)))
                 return False, True
-            except ApiError as error:
-                if not is_refusal(error):
+            except (ApiError, Unreachable) as error:  # one request may have no answer: a webhook is slower than we wait
+                if isinstance(error, ApiError) and is_refusal(error):
+                    self._troubles.was_refused(key, _kind_of(action), error)
+                elif not self._troubles.failed(key, _kind_of(action), error):
                     raise
-                self._troubles.was_refused(key, _kind_of(action), error)
                 log.warning("refused", extra=keys(**about, err=str(error)))
                 return False, True
         if made.actions:
@@ -189,17 +194,18 @@ class Reconciler:
         return bool(made.actions), False
 
     async def _do_beside(self, key: Key, made: Plan, body: Body) -> None:
-        """Create what is beside the work; whatever comes of it, the round is as it was without."""
+        """Create or adopt what is beside the work; whatever comes of one, the others and the round are as without."""
         if not made.aside or self._troubles.rests_beside(key):
             return
         about = about_of(body)
         for action in made.aside:
+            if isinstance(action, Adopt):  # whoever takes away what it gives back may do so again at once
+                self._troubles.stood_beside(key)
             try:
                 await self._actor.act(action, about)
-            except (NameIsTaken, ApiError) as error:
+            except (NameIsTaken, ApiError, Unreachable) as error:
                 self._troubles.stood_beside(key)
                 log.warning("not made beside", extra=keys(**about, err=str(error)))
-                return
 
     async def _tell_of_refusal(self, key: Key, made: Plan, body: Body) -> None:
         """Post an event of what is refused for the first time and no status can tell of, such as a TTL's deletion."""
@@ -232,11 +238,10 @@ class Reconciler:
             return
         resource, name, _ = found
         try:
-            controller = controller_of(await self._inquiries.read(resource, key.namespace, name))
+            ours = self._actor.is_child(resource, await self._inquiries.read(resource, key.namespace, name), uid)
         except NotFound:
-            del self._troubles.taken[key]
-            return
-        if controller is not None and controller[2] == uid:
+            ours = True
+        if ours:
             del self._troubles.taken[key]
 
 

@@ -22,7 +22,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-from ..evaluation import Against, Check, Threshold
+from ..evaluation import GAPS, Against, Check, Threshold
 
 ROUNDING = 1e-12
 """Relative slack of comparisons of probabilities, which are quotients."""
@@ -61,7 +61,7 @@ class Bound:
     @property
     def tested(self) -> bool:
         """Whether confidence makes a test of it."""
-        return self.confidence is not None and self.name != "maximumGroupGap"
+        return self.confidence is not None and self.name not in GAPS
 
     @property
     def key(self) -> tuple[int, str, Against]:
@@ -101,7 +101,7 @@ def _judged(bound: Bound) -> Bound:
         return _found(bound, Finding.UNKNOWN)
     if bound.tested and not (_probability(check.p_pass) and _probability(check.p_fail)):
         return _found(bound, Finding.UNKNOWN)
-    value = check.low if bound.name == "maximumGroupGap" else check.estimate
+    value = check.low if bound.name in GAPS else check.estimate
     if value is None or not _known(value):
         return _found(bound, Finding.UNKNOWN)
     kept = value >= bound.limit if bound.name == "minimum" else value <= bound.limit

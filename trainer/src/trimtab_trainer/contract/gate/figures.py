@@ -15,14 +15,16 @@ COUNTED_TO, FIGURE_TO = 2**53, 1e15
 
 def figure(told: object) -> object:
     """Return a number, or None for one that tells nothing: a loss that is not finite is that of a run that diverged."""
-    number = isinstance(told, int | float) and not isinstance(told, bool)
-    return told if number and -FIGURE_TO <= told <= FIGURE_TO else None  # type: ignore[operator]
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    return told if -FIGURE_TO <= told <= FIGURE_TO else None
 
 
 def count(told: object) -> object:
     """Return a whole number from 0 on, None for anything else."""
-    number = isinstance(told, int) and not isinstance(told, bool)
-    return told if number and 0 <= told <= COUNTED_TO else None  # type: ignore[operator]
+    if isinstance(told, bool) or not isinstance(told, int):
+        return None
+    return told if 0 <= told <= COUNTED_TO else None
 
 
 def curves(told: object) -> Curve | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..evaluation import Against, Check, EvaluationOutcome, Threshold
+from ..evaluation import GAPS, Against, Check, EvaluationOutcome, Threshold
 from .bounds import Bound, Finding, judge_bounds
 
 
@@ -76,7 +76,7 @@ def reason_of(bound: Bound) -> VerdictReason:
         return VerdictReason.METRIC_MISSING
     if bound.finding is Finding.UNDECIDED:
         return VerdictReason.INSUFFICIENT_ROWS
-    if bound.name == "maximumGroupGap":
+    if bound.name in GAPS:
         return VerdictReason.GROUP_GAP
     return VerdictReason.THRESHOLD_MISSED if bound.name in ("minimum", "maximum") else VerdictReason.REGRESSED
 
@@ -90,13 +90,19 @@ def _sentence(bound: Bound, rows: int) -> str:
             return f"{metric} could not be computed as {limit}{_beside(bound)} needs it, see the report"
         case VerdictReason.INSUFFICIENT_ROWS:
             on = f" with {_counted(rows, 'row')}" if rows else ""
-            needed = f"; about {_counted(check.rows_needed, 'row')} would decide it" if check.rows_needed else ""
+            needed = (
+                f"; about {_counted(check.rows_needed, 'row')} would decide it"
+                if check.rows_needed
+                else "; no number of rows is known to decide it: look at the worst rows in the report, or give the "
+                "bound more room"
+            )
             confidence = f"at confidence {bound.confidence:g}"
             return f"{metric} is neither certain to keep nor to miss {limit}{_beside(bound)}{on} {confidence}{needed}"
         case VerdictReason.GROUP_GAP:
             groups = f" between the groups {check.best!r} and {check.worst!r}" if check.best and check.worst else ""
             explained = f"of which chance does not explain {_text(check.low)}"
-            return f"{metric} differs by {estimate}{groups}, {explained}, and the {limit} is exceeded"
+            what = f"{check.figure} in {metric.partition('/')[0]}" if check.figure else metric
+            return f"{what} differs by {estimate}{groups}, {explained}, and the {limit} is exceeded"
         case VerdictReason.REGRESSED if bound.name == "maximumWorseRatio":
             return f"{estimate} of the rows of {bound.metric} are worse than the {other}'s, above {limit}"
         case VerdictReason.REGRESSED:

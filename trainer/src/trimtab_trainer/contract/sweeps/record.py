@@ -151,7 +151,7 @@ def words_of(error: ValueError) -> str:
     if errors is None:
         return str(error)
     first = errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def numbers_of(values: Sequence[Any]) -> list[float] | None:

@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import math
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,15 +21,15 @@ from pydantic.alias_generators import to_camel
 
 from ..digest import canonical_json
 from ..model import Model, rules
-from ..settings import LoraType
 
 MAXIMUM_PARAMETERS = 16
 MAXIMUM_VALUES = 64
 MAXIMUM_TRIALS = 200
 STEPS = 1000
 """At least so many numbers there are in a range, in equal steps of its scale."""
-"""Of a number that is drawn from a range: nobody can tell more apart, and people read and repeat them."""
 NAME_DIGITS = 8
+NAME_LENGTH = 32
+"""Of a sweep. Trials add up to 13 characters to it, and a FineTuneJob's may have 45."""
 
 SEARCHED: Mapping[str, frozenset[str]] = {
     "baseModel": frozenset({"secretName", "credentials"}),
@@ -39,8 +40,13 @@ SEARCHED: Mapping[str, frozenset[str]] = {
 }
 """The sections of a spec that define its result, each with those of its fields that do not."""
 
-PATH_PATTERN = r"^[a-z][A-Za-z0-9]*(\.[a-z][A-Za-z0-9]*)*$"
+_PATH = "^[a-z][A-Za-z0-9]*([.][a-z][A-Za-z0-9]*)*$"
+IS_A_PATH = "name must be the path of a field, such as training.learningRate; lists have no indices"
 Point = tuple[float, ...]
+
+
+class Unsearchable(ValueError):
+    """A search cannot be carried out, and never will; the message says why, and what to do."""
 
 
 class Scale(StrEnum):
@@ -90,13 +96,17 @@ ANY_VALUE = Annotated[Any, Field(json_schema_extra={"x-kubernetes-preserve-unkno
 class SweepParameter(Model):
     """A setting that is searched: over a range of numbers, or over a list of values."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["range"]}, {"required": ["values"]}]})
-    """CEL does not see a field of any type, so this is no rule with a message of its own."""
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": ["range"]}, {"required": ["values"]}],
+            **rules((f"self.name.matches('{_PATH}')", IS_A_PATH)),
+        }
+    )
+    """CEL does not see a field of any type, so `oneOf` is no rule with a message of its own."""
 
     name: str = Field(
         min_length=1,
         max_length=128,
-        pattern=PATH_PATTERN,
         description="name of the field of the template's spec, as a path: training.learningRate.",
     )
     range: ParameterRange | None = Field(default=None, description="range of numbers.")
@@ -110,6 +120,8 @@ class SweepParameter(Model):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
+        if not re.fullmatch(_PATH, self.name):
+            raise ValueError(IS_A_PATH)
         if (self.range is None) == (self.values is None):
             raise ValueError("exactly one of range and values must be set")
         return self
@@ -160,7 +172,8 @@ class Dimension:
         """Return the nearest coordinate that a trial may have: whole, or of few digits and within the bounds."""
         if self.values is not None or self.integer:
             return round(coordinate)
-        step = (coordinate * math.log(self.high / self.low) if self.log else self.high - self.low) / STEPS
+        span = coordinate * (math.log(self.high) - math.log(self.low)) if self.log else self.high - self.low
+        step = span / STEPS
         if step <= 0:
             return coordinate
         return min(max(round(coordinate, -math.floor(math.log10(step))), self.low), self.high)
@@ -175,6 +188,18 @@ class Dimension:
         if self.values is not None:
             return {"choices": len(self.values)}
         return {"low": self.low, "high": self.high, "log": self.log, "integer": self.integer}
+
+
+def size_of(space: Iterable[Dimension]) -> float:
+    """Return how many points a space has."""
+    return math.prod(each.size for each in space)
+
+
+def all_begun(maximum: int, algorithm: AlgorithmType, space: Iterable[Dimension]) -> str:
+    """Return in words that as many trials were begun as may be; of a grid with more points, that it is not all."""
+    size = size_of(space)
+    left = f" of the {size:,.0f} points of the grid" if algorithm is AlgorithmType.GRID and size > maximum else ""
+    return f"maxTrials = {maximum}{left} were begun"
 
 
 class TrialState(StrEnum):
@@ -254,28 +279,6 @@ class SuggestionRequest:
         )
 
 
-NOTHING_OF_LORA = (
-    "template.spec.lora.type is None: all weights are trained, so there is nothing of lora to search; remove these "
-    "parameters, or leave lora.type out of the template"
-)
-ADAPTERS_JUDGED = (
-    "objective.evaluation and final judge adapters, and with template.spec.lora.type: None there are none; remove "
-    "them, or leave lora.type out of the template"
-)
-
-
-def check_template(dimensions: Iterable[Dimension], template: Mapping[str, Any]) -> None:
-    """Refuse parameters of an adapter where the template has none: they would make one of a trial.
-
-    Raises:
-        ValueError: there are such.
-    """
-    lora = template.get("lora")
-    full = isinstance(lora, Mapping) and lora.get("type") == LoraType.NONE.value
-    if full and any(each.name.startswith("lora.") and each.name != "lora.type" for each in dimensions):
-        raise ValueError(NOTHING_OF_LORA)
-
-
 def parameters_at(space: Sequence[Dimension], point: Point) -> dict[str, Any]:
     """Return the values of a point by the paths of their fields."""
     return {each.name: each.value(coordinate) for each, coordinate in zip(space, point, strict=True)}
@@ -297,23 +300,6 @@ def with_parameters(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> d
             inner = inner[section]
         inner[name] = value
     return made
-
-
-OF_ANOTHER_TYPE = "its field has values of another type; write numbers, true and false without quotes, words with"
-
-
-def of_another_type(given: Any, read: Any) -> bool:
-    """Tell whether a value is text or truth where its field has a number, or the like: the API server takes none.
-
-    Args:
-        given: as a user wrote it.
-        read: as the field has it.
-    """
-    if isinstance(given, Mapping) and isinstance(read, Mapping):
-        return any(of_another_type(each, read.get(name)) for name, each in given.items())
-    if given is None or read is None or isinstance(given, Mapping | list):
-        return False
-    return isinstance(given, bool) != isinstance(read, bool) or isinstance(given, str) != isinstance(read, str)
 
 
 def value_at(spec: Mapping[str, Any], path: str) -> Any:
@@ -348,16 +334,16 @@ def space_of(
         algorithm: that shall search it.
 
     Raises:
-        ValueError: one of them names no field, or cannot have a value; the message says which, and what to do.
+        Unsearchable: one of them names no field, or cannot have a value; the message says which, and what to do.
     """
     found: list[Dimension] = []
     for each in parameters:
         if any(other.name == each.name for other in found):
-            raise ValueError(f"parameter {each.name} is there twice; remove one")
+            raise Unsearchable(f"parameter {each.name} is there twice; remove one")
         for other in found:
             longer, shorter = sorted((other.name, each.name), key=len, reverse=True)
             if longer.startswith(shorter + "."):
-                raise ValueError(f"parameter {longer} is a part of {shorter}; search one of them")
+                raise Unsearchable(f"parameter {longer} is a part of {shorter}; search one of them")
         found.append(_dimension(each, _field(each.name, model, sections), algorithm))
     return tuple(found)
 
@@ -366,21 +352,21 @@ def _field(path: str, model: type[BaseModel], sections: Mapping[str, frozenset[s
     """Return pydantic's description of the field at a path."""
     first, *_ = parts = path.split(".")
     if first not in sections:
-        raise ValueError(
+        raise Unsearchable(
             f"parameter {path}: {first} does not define the result; search fields of {', '.join(sorted(sections))}"
         )
     if len(parts) > 1 and parts[1] in sections[first]:
-        raise ValueError(f"parameter {path}: {parts[1]} does not define the result, so there is nothing to search")
+        raise Unsearchable(f"parameter {path}: {parts[1]} does not define the result, so there is nothing to search")
     inner: type[BaseModel] | None = model
     field: Any = None
     for number, part in enumerate(parts):
         if inner is None:
-            raise ValueError(f"parameter {path}: {'.'.join(parts[:number])} has no fields")
+            raise Unsearchable(f"parameter {path}: {'.'.join(parts[:number])} has no fields")
         fields = {each.alias or to_camel(name): each for name, each in inner.model_fields.items()}
         if part not in fields:
             near = difflib.get_close_matches(part, fields, 1, 0.5)
             meant = f"; is {'.'.join([*parts[:number], near[0]])} meant?" if near else ""
-            raise ValueError(f"parameter {path}: there is no field {'.'.join(parts[: number + 1])}{meant}")
+            raise Unsearchable(f"parameter {path}: there is no field {'.'.join(parts[: number + 1])}{meant}")
         field = fields[part]
         inner = next((each for each in _types(field.annotation) if _is_model(each)), None)
     return field
@@ -389,22 +375,19 @@ def _field(path: str, model: type[BaseModel], sections: Mapping[str, frozenset[s
 def _dimension(parameter: SweepParameter, field: Any, algorithm: AlgorithmType) -> Dimension:
     name, types = parameter.name, _types(field.annotation)
     if parameter.values is not None:
-        texts = [canonical_json(value) for value in parameter.values]
-        if len(set(texts)) < len(texts):
-            raise ValueError(f"parameter {name}: a value is there twice; remove one")
         return Dimension(name, values=tuple(parameter.values))
     span = parameter.range
     assert span is not None
     integer = int in types and float not in types
     if bool in types or not (integer or float in types):
-        raise ValueError(f"parameter {name} is no number, so it has no range; list its values")
+        raise Unsearchable(f"parameter {name} is no number, so it has no range; list its values")
     low, high = span.minimum, span.maximum
     if integer and (low != int(low) or high != int(high)):
-        raise ValueError(f"parameter {name} is a whole number, and its range is from {low:g} to {high:g}")
+        raise Unsearchable(f"parameter {name} is a whole number, and its range is from {low:g} to {high:g}")
     for bound, words in _broken(field, low, high):
-        raise ValueError(f"parameter {name}: its range is from {low:g} to {high:g}, and it must be {words} {bound:g}")
+        raise Unsearchable(f"parameter {name}: its range is from {low:g} to {high:g}, and it must be {words} {bound:g}")
     if algorithm is AlgorithmType.GRID and not integer:
-        raise ValueError(f"parameter {name}: a grid has no range of real numbers; list its values, or take TPE")
+        raise Unsearchable(f"parameter {name}: a grid has no range of real numbers; list its values, or take TPE")
     return Dimension(name, low=low, high=high, log=span.scale is Scale.LOG, integer=integer)
 
 

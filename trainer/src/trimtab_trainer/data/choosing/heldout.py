@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...contract import LossOn
+from ...contract import LossOn, canonical_json
 from ..cleaning.steps import IDENTITY_BYTES
 from ..fitting import Fitted, of_loss
 from ..reading.messages import is_learned, spoken
@@ -56,15 +56,13 @@ def said(rows: Rows, fitted: Fitted, loss_on: LossOn) -> Said:
     lengths = np.bincount(conversations[fitted.rows], weights=fitted.lengths, minlength=len(rows))
     names, partial, size = [], False, 0
     for head, line in rows.texts(np.flatnonzero(rows.first)[used]):
+        row, conversation = json.loads(line), conversations[head]
         # Not the row's identity, in which columns are that it is only counted by.
-        name, conversation = (
-            hashlib.sha256(line.removesuffix(b"\n")).digest()[:IDENTITY_BYTES].hex(),
-            conversations[head],
-        )
+        name = hashlib.sha256(canonical_json(row)).digest()[:IDENTITY_BYTES].hex()
         if int(conversation) in cut or taken[conversation] < there[conversation]:
             name, partial = f"{name} {int(lengths[conversation])} tokens", True
         names.append(name)
-        size += _bytes(json.loads(line), loss_on)
+        size += _bytes(row, loss_on)
     text = "\n".join([loss_on.value, *sorted(names)])
     return Said(f"sha256:{hashlib.sha256(text.encode()).hexdigest()}", None if partial else size)
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...contract import DataAudit
 from ...errors import TooMuchDropped
+from ..cleaning.steps import MOST_CHARACTERS, OVERSIZED
 from ..request import Request
 from ..rows import Rows
 from .figures import COLUMN, groups_of
@@ -18,6 +19,7 @@ CLEANED = {
     "duplicate": "repeat another row",
     "invalid": "have invalid text",
     "unsupervised": "have nothing to learn",
+    OVERSIZED: f"have more than {MOST_CHARACTERS:,} characters",
 }
 DECIDED = {
     NEAR: "say nearly what another row says",
@@ -59,6 +61,8 @@ def notices_of(
             f"{_of_dropped(rows, selection, summary, told, request)} "
             f"(dataset.cleaning.warnDropped is {cleaning.warn_dropped:g})"
         )
+    if oversized := told["findings"].get(OVERSIZED):
+        notices.append(f"{oversized} rows {CLEANED[OVERSIZED]}, and are dropped whatever tooLong says; split them")
     if truncated := sum(len(selection.sides[side].truncated) for side in SIDES):
         limit = request.training.max_sequence_length
         notices.append(
@@ -86,7 +90,7 @@ def _of_dropped(
     rows: Rows, selection: Selection, summary: dict[str, Any], told: dict[str, Any], request: Request
 ) -> str:
     answers = request.training.method.answers
-    counts = [(told["findings"][name] * answers, words) for name, words in CLEANED.items() if name != "invalid"]
+    counts = [(told["findings"].get(name, 0) * answers, words) for name, words in CLEANED.items() if name != "invalid"]
     if told["findings"]["invalid"] and request.cleaning.invalid_text.value == "Drop":
         counts.append((told["findings"]["invalid"] * answers, CLEANED["invalid"]))
     counts.extend((summary["droppedFor"].get(reason, 0), words) for reason, words in DECIDED.items())

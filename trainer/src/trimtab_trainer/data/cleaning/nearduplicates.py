@@ -107,12 +107,11 @@ def join_near_duplicates(
     def shingles(row: int) -> Hashes:
         return how.of(shingler(text(row)))
 
-    parts = [np.load(file, mmap_mode="r") for file in bands]
     canonical = np.lexsort(identities.T[::-1])
     components = Components(len(identities))
     compared: set[int] = set()
     for band in range(BANDS):
-        column = np.concatenate([part[band] for part in parts]) if parts else np.zeros(0, np.uint64)
+        column = np.concatenate([_read_band(file, band) for file in bands] or [np.zeros(0, np.uint64)])
         for left, right in _candidates(column[canonical]):
             one, other = int(canonical[left]), int(canonical[right])
             if components.root(one) == components.root(other):
@@ -125,6 +124,12 @@ def join_near_duplicates(
             elif len(compared) < REMEMBERED_PAIRS:
                 compared.add(pair)
     return components
+
+
+def _read_band(file: Path, band: int) -> Hashes:
+    """Return one band of a file of `write_bands`; what is mapped into memory stays there, band after band."""
+    mapped = np.load(file, mmap_mode="r")
+    return np.array(mapped[band])
 
 
 REMEMBERED_PAIRS = 1_000_000

@@ -116,12 +116,12 @@ def _turns(messages: object) -> Iterable[str]:
 
 
 def texts_of(value: object) -> Iterable[str]:
-    """Yield the texts of a content: one, or those within parts and calls."""
+    """Yield the texts of a content: one, or those within parts and calls, whatever the order of their keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
-        for each in value.values():
-            yield from texts_of(each)
+        for key in sorted(value):
+            yield from texts_of(value[key])
     elif isinstance(value, list):
         for each in value:
             yield from texts_of(each)

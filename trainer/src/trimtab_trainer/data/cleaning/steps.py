@@ -16,16 +16,19 @@ from ...contract import Cleaning, DatasetFormat, Handling, InvalidText, Reason
 from ...contract.parsing import Unreadable, whole_number
 from ...errors import DataInvalid
 from ..reading.formats import Detected, Row, conform
+from ..reading.keys import as_written, is_absent
 from ..reading.messages import is_learned, text
 from ..reading.messages import spoken as said
 from ..reading.readers import Record
 from .shingles import texts_of
 
-IGNORED, CONTROL, PARTED, UNLIKE_PROMPTS, FORMAT, VOCABULARY = (
+IGNORED, CONTROL, NAMES, PARTED, UNLIKE_PROMPTS, OVERSIZED, FORMAT, VOCABULARY = (
     "ignoredColumns",
     "controlTokens",
+    "controlTokensInNames",
     "oneSequenceATurn",
     "unlikePrompts",
+    "oversized",
     "format",
     "vocabulary",
 )
@@ -35,6 +38,10 @@ MOST_COLUMNS = 64
 """Rows without a schema may have any number of columns; those beyond are counted together."""
 OTHER_COLUMNS = "(others)"
 IDENTITY_BYTES = 16
+INVISIBLE = re.compile("[\\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*")
+MOST_CHARACTERS = 4 << 20
+"""Of a row as it is stored: four for each token of the longest sequence that there can be. Each takes up to 400 bytes
+of memory where it is tokenised, so longer rows are too long without that."""
 INVALID = re.compile("[\ufffd\ufffe\uffff\x00-\x08\x0b\x0e-\x1f\x7f]")
 """Bytes that were lost in a decoding, and control characters but for tabs, line and page ends."""
 
@@ -87,7 +94,10 @@ class Audit:
     control: Finding = field(default_factory=Finding)
     parted: Finding = field(default_factory=Finding)
     unlike: Finding = field(default_factory=Finding)
-    """Pairs whose prompt has other tokens on each side; told only where there are such."""
+    """Pairs whose prompt has other tokens on each side."""
+    names: Finding = field(default_factory=Finding)
+    """Of `control` those with names of arguments that hold control tokens."""
+    oversized: Finding = field(default_factory=Finding)
     ignored: dict[str, Finding] = field(default_factory=dict)
 
     def drop(self, finding: Finding, place: str) -> None:
@@ -107,7 +117,8 @@ class Audit:
         self.dropped += later.dropped
         for name in FINDINGS:
             getattr(self, name).extend(getattr(later, name))
-        self.unlike.extend(later.unlike)
+        for name in RARE:
+            getattr(self, name).extend(getattr(later, name))
         for column, finding in later.ignored.items():
             known = column in self.ignored or len(self.ignored) < MOST_COLUMNS
             self.ignored.setdefault(column if known else OTHER_COLUMNS, Finding()).extend(finding)
@@ -118,7 +129,7 @@ class Audit:
             "rowsRead": self.read,
             "rowsKept": self.read - self.dropped,
             **{key: getattr(self, name).to_json() for name, key in FINDINGS.items()},
-            **({UNLIKE_PROMPTS: self.unlike.to_json()} if self.unlike.count else {}),
+            **{key: getattr(self, name).to_json() for name, key in RARE.items() if getattr(self, name).count},
             IGNORED: {name: finding.to_json() for name, finding in sorted(self.ignored.items())},
         }
 
@@ -137,12 +148,14 @@ class Audit:
             read,
             read - whole_number(value.get("rowsKept"), "the count of rows that are kept", most=read),
             **{name: Finding.of(value.get(key)) for name, key in FINDINGS.items()},
-            unlike=Finding.of(value[UNLIKE_PROMPTS]) if UNLIKE_PROMPTS in value else Finding(),
+            **{name: Finding.of(value[key]) for name, key in RARE.items() if key in value},
             ignored={name: Finding.of(finding) for name, finding in ignored.items()},
         )
 
 
-FINDINGS = {each.name: each.name for each in fields(Audit) if each.type == "Finding" and each.name != "unlike"} | {
+RARE = {"unlike": UNLIKE_PROMPTS, "names": NAMES, "oversized": OVERSIZED}
+"""Findings that are told only where there are such; and their names in audit.json."""
+FINDINGS = {each.name: each.name for each in fields(Audit) if each.type == "Finding" and each.name not in RARE} | {
     "control": CONTROL,
     "parted": PARTED,
 }
@@ -238,8 +251,12 @@ class Cleaner:
             if self._cleaning.blank_turns is Handling.DROP and has_blank_turn(row):
                 audit.drop(audit.blank, row.place)
                 continue
-            written = row.to_json()
-            if not self._valid(written.decode(), row, audit):
+            written = row.canonical()
+            decoded = written.decode()
+            if len(decoded) > MOST_CHARACTERS:
+                audit.drop(audit.oversized, row.place)
+                continue
+            if not self._valid(decoded, row, audit):
                 continue
             values = self._columns.values(record.value, row.place)
             identity = _identity(written, values)
@@ -267,8 +284,11 @@ class Cleaner:
             )
         if not self._kept:
             tied = ", of two equal answers" if self._detected.format is DatasetFormat.PREFERENCE else ""
-            why = f"blank{tied}, of invalid text or of weight 0"
-            what = f"{audit.read} rows, all of them {why}" if audit.read else "no rows"
+            long = f", of more than {MOST_CHARACTERS:,} characters" if audit.oversized.count else ""
+            why = f"blank{tied}, of invalid text{long} or of weight 0"
+            found = (audit.unsupervised, audit.blank, audit.invalid, audit.oversized)
+            first = next((each.places[0] for each in found if each.places), "")
+            what = f"{audit.read} rows, all of them {why}, such as {first}" if audit.read else "no rows"
             raise DataInvalid(f"{uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
 
     def _valid(self, written: str, row: Row, audit: Audit) -> bool:
@@ -306,8 +326,8 @@ def has_blank_turn(row: Row) -> bool:
     if row.answers:
         return any(map(has_blank_turn, row.answers))
     if row.messages:
-        return any(not said(message).strip() for message in row.messages if is_learned(message))
-    return not row.answer.strip()
+        return any(INVISIBLE.fullmatch(said(message)) for message in row.messages if is_learned(message))
+    return INVISIBLE.fullmatch(row.answer) is not None
 
 
 def _has_control(row: Row) -> bool:
@@ -323,14 +343,14 @@ def _identity(written: bytes, values: tuple[str | None, ...]) -> bytes:
 
 def _value(row: dict[str, Any], column: str, place: str) -> str | None:
     value = row.get(column)
-    if value is None or value == "":
+    if is_absent(value):
         return None
     if isinstance(value, str):
         return text(value, column, place)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
+    if (number := as_written(value)) is not None:
+        return number
     raise DataInvalid(
         f"{place}: the column {column} is no text or number; name another column, or correct it",
         Reason.DATASET_MALFORMED,

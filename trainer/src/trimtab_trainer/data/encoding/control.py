@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,15 @@ from .marks import BREAK, THOUGHTS, texts
 
 FIRST_ALIAS = 0x100000
 _ALIAS = re.compile("[\U00100000-\U0010ffff]")
+
+
+class Held(IntEnum):
+    """Where what somebody wrote holds control tokens."""
+
+    NOWHERE = 0
+    TEXTS = 1
+    NAMES = 2
+    """In names of arguments, maybe in texts too."""
 
 
 class ControlTokens:
@@ -39,18 +50,20 @@ class ControlTokens:
 
     def guard(
         self, messages: Sequence[Message], tools: Sequence[Any] | None
-    ) -> tuple[list[Message], list[Any] | None, bool]:
-        """Return a conversation in which no text holds a control token, and whether one did."""
-        found = False
+    ) -> tuple[list[Message], list[Any] | None, Held]:
+        """Return a conversation in which no text holds a control token, and where one did."""
+        found = Held.NOWHERE
 
-        def broken(text: str) -> str:
+        def broken(text: str, where: Held = Held.TEXTS) -> str:
             nonlocal found
             guarded = self._guarded.sub(lambda token: token.group()[0] + BREAK + token.group()[1:], text)
-            found = found or guarded != text
+            if guarded != text:
+                found = max(found, where)
             return guarded
 
-        guarded = [texts(message, broken) | {"role": message["role"]} for message in messages]
-        kept = None if tools is None else [texts(tool, broken) for tool in tools]
+        names = partial(broken, where=Held.NAMES)  # people write these too
+        guarded = [texts(message, broken, keys=names) | {"role": message["role"]} for message in messages]
+        kept = None if tools is None else [texts(tool, broken, keys=names) for tool in tools]
         return guarded, kept, found
 
     def encode(self, text: str) -> tuple[npt.NDArray[np.int32], list[tuple[int, int]]]:

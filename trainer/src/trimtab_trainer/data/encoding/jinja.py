@@ -211,4 +211,4 @@ def _json_arguments(call: Mapping[str, Any]) -> dict[str, Any]:
 
 def invalid(trouble: str) -> SettingsInvalid:
     """Return the refusal of a chat template that cannot be used."""
-    return SettingsInvalid(f"the base model's chat template cannot be used: {trouble}", Reason.CHAT_TEMPLATE_INVALID)
+    return SettingsInvalid(f"the chat template cannot be used: {trouble}", Reason.CHAT_TEMPLATE_INVALID)

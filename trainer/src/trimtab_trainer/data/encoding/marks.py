@@ -131,14 +131,14 @@ def places(rendered: str) -> Places:
     return Places("".join(parts), starts, ends, tuple(shifts))
 
 
-def texts(value: Any, change: Callable[[str], str]) -> Any:
-    """Return a JSON value with every text in it changed, keys of objects left as they are."""
+def texts(value: Any, change: Callable[[str], str], *, keys: Callable[[str], str] = str) -> Any:
+    """Return a JSON value with every text in it changed, and with `keys` the keys of objects, which are left else."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        return {key: texts(each, change) for key, each in value.items()}
+        return {keys(key): texts(each, change, keys=keys) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [texts(each, change) for each in value]
+        return [texts(each, change, keys=keys) for each in value]
     return value
 
 

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,17 @@ from ...contract import DatasetFormat, Reason
 from ...errors import DataInvalid, SettingsInvalid
 from ..reading.formats import Row
 from ..reading.messages import Message
-from .control import ControlTokens
+from .control import ControlTokens, Held
 from .jinja import Refused
 from .marks import BREAK
 from .template import ChatTemplate, Kind, LeftOut, Rendered, Span
 
 BATCH_ROWS = 256
+BATCH_CHARACTERS = 1 << 20
+"""Of texts that are encoded together, if not one alone has more: an encoding takes some 400 bytes a token."""
 GENERATION_CONFIG = "generation_config.json"
+OF_PROCESSOR = "chat_template.json"
+"""Where models that also take images have their chat template."""
 
 Int32 = npt.NDArray[np.int32]
 Bool = npt.NDArray[np.bool_]
@@ -51,7 +55,7 @@ class Tokenised:
     Attributes:
         row: where it comes from; several sequences may come of one row.
         first: it is the first of its row.
-        control: the text of a turn holds a control token, such as the end of a turn, which was taken for text.
+        control: where the conversation holds a control token, such as the end of a turn, which was taken for text.
         asked: what is before the last answer is the very text that asks for it.
     """
 
@@ -59,7 +63,7 @@ class Tokenised:
     tokens: Int32
     kinds: Kinds
     first: bool = True
-    control: bool = False
+    control: Held = Held.NOWHERE
     asked: bool = False
 
     @property
@@ -132,7 +136,7 @@ class RowTokenizer:
         self._backend.no_padding()
         self._asks_alike = False
         self._control = ControlTokens(self._backend, control)
-        source = template if template is not None else tokenizer.chat_template
+        source = template if template is not None else tokenizer.chat_template or _of_processor(folder)
         if isinstance(source, dict):
             source = source.get("default")
         stops = frozenset(tokenizer.convert_ids_to_tokens(sorted(_ends(folder) | {self._eos})))
@@ -155,6 +159,21 @@ class RowTokenizer:
             spare=tuple(sorted(set(control.values()) - used)),
         )
 
+    def largest_tokens(self) -> tuple[int, int]:
+        """Return the largest id of the tokenizer's own tokens, and that of all, those that were added among them."""
+        own, every = (self._backend.get_vocab(with_added_tokens=added).values() for added in (False, True))
+        return max(own, default=0), max(every, default=0)
+
+    def largest_written(self) -> int:
+        """Return the largest id of the tokens that a short conversation is written with, and asked with.
+
+        Raises:
+            DataInvalid, SettingsInvalid: as `tokenise`.
+        """
+        row = Row("probe", DatasetFormat.PROMPT_COMPLETION, prompt="Question", completion="Answer")
+        (whole,), (prompt,) = self.tokenise_whole([row]), self.tokenise_prompts([row])
+        return int(max(whole.tokens.max(), prompt.max()))
+
     def text(self, tokens: Int32, *, control: bool = True) -> str:
         """Return tokens int32[n] as text, with control tokens or as an answer is read, without."""
         written: str = self._backend.decode(tokens.tolist(), skip_special_tokens=not control)
@@ -169,7 +188,7 @@ class RowTokenizer:
         """
         refused = list[DataInvalid]()
         for batch in _batches(rows):
-            rendered = list[tuple[Row, list[Rendered], bool]]()
+            rendered = list[tuple[Row, list[Rendered], Held]]()
             for row in batch:
                 try:
                     rendered.append((row, *self._render(row)))
@@ -228,16 +247,17 @@ class RowTokenizer:
         encodings: dict[int, Encoded] = {}
         for whole in (True, False):
             chosen = [n for n, (_, text) in enumerate(rendered) if text.whole is whole and BREAK not in text.text]
-            texts = [rendered[index][1].text for index in chosen]
-            # A template writes its own special tokens; a second beginning-of-text token would be one too many.
-            for index, encoding in zip(
-                chosen, self._backend.encode_batch(texts, add_special_tokens=not whole), strict=True
-            ):
-                encodings[index] = Encoded(
-                    np.array(encoding.ids, np.int32),
-                    _extents(encoding.offsets),
-                    np.array(encoding.special_tokens_mask, np.bool_),
-                )
+            for part in _by_length(chosen, [len(rendered[index][1].text) for index in chosen]):
+                texts = [rendered[index][1].text for index in part]
+                # A template writes its own special tokens; a second beginning-of-text token would be one too many.
+                for index, encoding in zip(
+                    part, self._backend.encode_batch(texts, add_special_tokens=not whole), strict=True
+                ):
+                    encodings[index] = Encoded(
+                        np.array(encoding.ids, np.int32),
+                        _extents(encoding.offsets),
+                        np.array(encoding.special_tokens_mask, np.bool_),
+                    )
         for index, (row, text) in enumerate(rendered):
             if index not in encodings:
                 try:
@@ -247,23 +267,23 @@ class RowTokenizer:
                 encodings[index] = Encoded(tokens, _extents(offsets), np.zeros(len(tokens), np.bool_))
         return [encodings[index] for index in range(len(rendered))]
 
-    def _render(self, row: Row) -> tuple[list[Rendered], bool]:
-        """Return the sequences of a row, and whether its text holds control tokens; of preferences one an answer."""
+    def _render(self, row: Row) -> tuple[list[Rendered], Held]:
+        """Return the sequences of a row, and where it holds control tokens; of preferences one an answer."""
         if row.answers:
             rendered = [self._render_answer(each) for each in row.answers]
-            return [text for text, _ in rendered], any(control for _, control in rendered)
+            return [text for text, _ in rendered], max(control for _, control in rendered)
         if row.format is DatasetFormat.TEXT:
-            return [Rendered(row.text, (Span(0, len(row.text), Kind.LAST),), whole=False)], False
+            return [Rendered(row.text, (Span(0, len(row.text), Kind.LAST),), whole=False)], Held.NOWHERE
         if row.format is DatasetFormat.PROMPT_COMPLETION and self._template is None:
             text = row.prompt + row.completion
-            return [Rendered(text, (Span(len(row.prompt), len(text), Kind.LAST),), whole=False)], False
+            return [Rendered(text, (Span(len(row.prompt), len(text), Kind.LAST),), whole=False)], Held.NOWHERE
         messages, tools, control = self._control.guard(self._conversation(row), row.tools)
         try:
             return self._chat_template().sequences(messages, tools), control
         except Refused as error:
             raise _refused(row, error) from error
 
-    def _render_answer(self, row: Row) -> tuple[Rendered, bool]:
+    def _render_answer(self, row: Row) -> tuple[Rendered, Held]:
         """Return the one sequence of a prompt and an answer to it.
 
         Raises:
@@ -369,6 +389,36 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
+def _by_length(numbers: list[int], lengths: list[int]) -> Iterator[list[int]]:
+    """Yield numbers in parts whose lengths add up to no more than `BATCH_CHARACTERS`, or that are one alone."""
+    part: list[int] = []
+    left = BATCH_CHARACTERS
+    for number, length in zip(numbers, lengths, strict=True):
+        if part and length > left:
+            yield part
+            part, left = [], BATCH_CHARACTERS
+        part.append(number)
+        left -= length
+    if part:
+        yield part
+
+
+def _of_processor(folder: Path) -> str | None:
+    """Return the chat template that lies beside a tokenizer which has none.
+
+    Raises:
+        SettingsInvalid: CHAT_TEMPLATE_INVALID.
+    """
+    file = folder / OF_PROCESSOR
+    try:
+        found = json.loads(file.read_bytes()).get("chat_template") if file.exists() else None
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise SettingsInvalid(
+            f"the base model's {OF_PROCESSOR} cannot be read: {error}; restore it", Reason.CHAT_TEMPLATE_INVALID
+        ) from error
+    return found if isinstance(found, str) else None
+
+
 def _ends(folder: Path) -> set[int]:
     """Return the ids of the tokens that end an answer for an engine, where the model says so.
 
@@ -428,7 +478,8 @@ def _extents(offsets: list[tuple[int, int]]) -> Extents:
 
     Byte-level tokenizers report a token of blanks as empty, and the bytes of one character as the same extent.
     """
-    table = np.array(offsets, np.int64).reshape(-1, 2)
+    # Several times faster than an array of pairs.
+    table = np.fromiter(chain.from_iterable(offsets), np.int64, 2 * len(offsets)).reshape(-1, 2)
     starts, ends = table[:, 0].copy(), table[:, 1]
     empty = starts == ends
     before = np.concatenate(([0], np.maximum.accumulate(ends)[:-1])) if len(ends) else starts

@@ -84,7 +84,8 @@ def _calls(value: Any, place: str) -> Any:
 
 def _is_blank(value: Any) -> bool:
     """Tell whether a text is not there; one that looks like an empty list is a text."""
-    return value == "" or value is None or value != value or (isinstance(value, str) and not value.strip())  # noqa: PLR0124
+    nothing = value is None or value == "" or value != value  # noqa: PLR0124  not a number: a null of pandas
+    return nothing or (isinstance(value, str) and not value.strip())
 
 
 def _system(row: Mapping[str, Any], place: str) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 from ...contract import DatasetFormat, Method, Reason, canonical_json
 from ...errors import DataInvalid
 from .conversions import alpaca, sharegpt
-from .keys import USED, check_row
-from .messages import Message, is_learned, malformed, read_messages, read_tools, spoken, text
-from .preferences import Answers, Reader, given
+from .keys import USED, as_written, check_row, is_absent, plain
+from .messages import Message, is_learned, malformed, read_messages, read_tools, spoken, text, unpacked
+from .preferences import Answers, Reader, given, renamed
 from .readers import Record
 
 NAMED = "dataset.format says so"
@@ -19,13 +20,25 @@ PAIRS = "pairs of chosen and rejected answers are learned by training.method: DP
 HINTS = {
     "chosen": PAIRS,
     "rejected": PAIRS,
-    "preferred_output": f"{PAIRS}: name them chosen and rejected",
+    "preferred_output": PAIRS,
     "question": "write question and answer as prompt and completion",
     "response": "name the response completion beside a prompt, or output beside an instruction",
     "conversation": "name the conversation conversations, or messages where its turns have role and content",
     "contents": "write contents as messages, and their parts as content",
     "input": "write input and output as prompt and completion",
+    "segments": "write segments as messages, or as prompt and completion",
+    "problem": "write problem and solution as prompt and completion",
+    "query": "write query and response as prompt and completion",
+    "input_text": "write input_text and output_text as prompt and completion",
+    "text_input": "write text_input and output as prompt and completion",
+    "body": "write the messages of requests with their answers as messages",
+    "role": "a message alone is no conversation: a row has all of one, as a list under messages",
+    "data": "give the list of rows alone",
+    "rows": "give the list of rows alone",
+    "train": "give the list of rows alone",
 }
+ALL_IN_ONE = "a row that is a list of messages is written {messages: [...]}"
+IN_UNPAIRED = ("prompt", "completion")
 
 
 OF_METHOD = {
@@ -97,7 +110,18 @@ class Row:
         return self.format is not DatasetFormat.MESSAGES or any(map(is_learned, self.messages))
 
     def to_json(self) -> bytes:
-        """Return the row in its own format, without columns that are not used, as canonical JSON."""
+        """Return the row in its own format, without columns that are not used, as JSON with sorted keys.
+
+        Tools, and the arguments of calls, keep the order in which they are written: in that templates write them, and
+        so it is a part of what is learned.
+        """
+        return json.dumps(_sorted_to_functions(self._value()), separators=(",", ":"), ensure_ascii=False).encode()
+
+    def canonical(self) -> bytes:
+        """Return the same as canonical JSON, by which rows are told apart."""
+        return canonical_json(self._value())
+
+    def _value(self) -> dict[str, Any]:
         if self.format is DatasetFormat.MESSAGES:
             value: dict[str, Any] = {"messages": list(self.messages)}
             if self.tools is not None:
@@ -108,7 +132,7 @@ class Row:
             value = {"prompt": self.prompt, "completion": self.completion}
         else:
             value = {"text": self.text}
-        return canonical_json(value if self.group is None else value | {"group": self.group})
+        return value if self.group is None else value | {"group": self.group}
 
     def _preferences(self) -> dict[str, Any]:
         asked = len(self.messages)
@@ -119,6 +143,13 @@ class Row:
         if self.label is not None:
             return value | {"completion": said[0], "label": self.label}
         return value | {"chosen": said[0], "rejected": said[1]}
+
+
+def _sorted_to_functions(value: Any) -> Any:
+    """Return a value with sorted keys, down to what a tool or a call is."""
+    if isinstance(value, dict):
+        return {key: value[key] if key == "function" else _sorted_to_functions(value[key]) for key in sorted(value)}
+    return [*map(_sorted_to_functions, value)] if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -165,7 +196,7 @@ def _check_method(first: Record, wanted: DatasetFormat, method: Method) -> None:
     Raises:
         DataInvalid: FORMAT_UNKNOWN.
     """
-    value = first.value
+    value = renamed(first.value)
     if isinstance(value, dict) and all(value.get(key) is not None for key in USED[wanted]):
         return
     found = sorted(value)[:8] if isinstance(value, dict) else type(value).__name__
@@ -189,10 +220,21 @@ def recognise(record: Record, ignore: Collection[str] = (), named: Collection[st
     if isinstance(record.value, dict):
         for row_format, keys in USED.items():
             if row_format not in PREFERENCES and all(record.value.get(key) is not None for key in keys):
-                check_row(record.value, row_format, record.place, guessed=True, ignore=ignore, named=named)
+                value = _unpacked(record.value, row_format, record.place)
+                check_row(value, row_format, record.place, guessed=True, ignore=ignore, named=named)
                 return Detected(row_format, f"the first row, {record.place}, has {' and '.join(keys)}")
     found = sorted(record.value)[:8] if isinstance(record.value, dict) else type(record.value).__name__
     hint = next((f" ({hint})" for key, hint in HINTS.items() if key in found), "")
+    if isinstance(record.value, dict):
+        small = {plain(key) for key in record.value}
+        for row_format, keys in USED.items():
+            if row_format not in PREFERENCES and small.issuperset(keys):
+                lacking = next((key for key in keys if key in record.value and record.value[key] is None), None)
+                if lacking is not None:
+                    raise malformed(record.place, f"lacks {lacking}")
+                hint = f" (name the columns {' and '.join(keys)}, in small letters)"
+    elif isinstance(record.value, list):
+        hint = f" ({ALL_IN_ONE})"
     raise DataInvalid(
         f"{record.place}: the format is unknown: it has {found}; a row is {{messages: [{{role, content}}]}}, "
         "{prompt, completion}, {text}, Alpaca's {instruction, input, output} or ShareGPT's {conversations: [{from, "
@@ -225,14 +267,18 @@ def conform(
     value, place = record.value, record.place
     if not isinstance(value, dict):
         raise malformed(place, f"is a JSON {type(value).__name__}, not an object")
+    value = _unpacked(renamed(value) if row_format is DatasetFormat.PREFERENCE else value, row_format, place)
+    if guessed and all(value.get(key) is None for key in USED[row_format]):
+        raise malformed(place, f"lacks {' and '.join(USED[row_format])}, which the first row has")
     ignored = set(check_row(value, row_format, place, guessed=guessed, ignore=ignore, named=named))
     value = {key: each for key, each in value.items() if key in USED[row_format] or key not in ignored}
     group = _group(value.get("group"), place)
-    if row_format is DatasetFormat.PROMPT_COMPLETION and isinstance(value.get("completion"), list):
+    if row_format is DatasetFormat.PROMPT_COMPLETION and any(isinstance(value.get(key), list) for key in IN_UNPAIRED):
         asked, said = Reader(place, ignore, ignored.add).completed(value)
+        messages, tools = (*given(asked), *said), read_tools(value.get("tools"), place)
         return Row(
-            place, DatasetFormat.MESSAGES, messages=(*given(asked), *said), group=group, ignored=_sorted(ignored)
-        )
+            place, DatasetFormat.MESSAGES, messages=messages, tools=tools, group=group, ignored=_sorted(ignored)
+        )  # fmt: skip
     if row_format is DatasetFormat.PROMPT_COMPLETION:
         prompt, completion = (
             text(value.get("prompt"), "prompt", place),
@@ -256,10 +302,34 @@ def conform(
     else:
         listed = (alpaca if row_format is DatasetFormat.ALPACA else sharegpt)(value, place)
     messages = read_messages(listed, place, ignore, ignored.add)
+    if row_format is DatasetFormat.MESSAGES and "system" in value:
+        messages = _with_system(value["system"], messages, place)
     tools = _tools(value, place)
     return Row(
         place, DatasetFormat.MESSAGES, messages=messages, tools=tools, group=group, ignored=_sorted(ignored)
     )  # fmt: skip
+
+
+def _unpacked(row: dict[str, Any], row_format: DatasetFormat, place: str) -> dict[str, Any]:
+    """Return a row with messages for those that a table holds as text."""
+    keys = {
+        DatasetFormat.PROMPT_COMPLETION: IN_UNPAIRED,
+        DatasetFormat.UNPAIRED_PREFERENCE: IN_UNPAIRED,
+        DatasetFormat.PREFERENCE: ("prompt", *USED[DatasetFormat.PREFERENCE]),
+    }.get(row_format, ())
+    return row | {key: unpacked(row[key], key, place) for key in keys if key in row} if keys else row
+
+
+def _with_system(system: Any, messages: tuple[Message, ...], place: str) -> tuple[Message, ...]:
+    """Return messages behind the system message that stands beside them, as Anthropic and Bedrock have it."""
+    if is_absent(system):
+        return messages
+    (first,) = read_messages([{"role": "system", "content": system}], f"{place}, system")
+    if messages[0] == first:
+        return messages
+    if any(message["role"] == "system" for message in messages):
+        raise malformed(place, "has a system beside messages that have another one")
+    return first, *messages
 
 
 def _tools(row: Mapping[str, Any], place: str) -> tuple[dict[str, Any], ...] | None:
@@ -294,8 +364,6 @@ def _sorted(names: Collection[str]) -> tuple[str, ...]:
 
 
 def _group(value: Any, place: str) -> str | None:
-    if value is None or value == "":
+    if is_absent(value):
         return None
-    if isinstance(value, int):
-        return str(value)
-    return text(value, "group", place)
+    return number if (number := as_written(value)) is not None else text(value, "group", place)

@@ -17,6 +17,8 @@ from ...contract import DatasetFormat, Reason
 from ...errors import DataInvalid
 
 SHOWN_LENGTH = 64
+SPEAKERS = ("system", "user", "assistant", "tool", "developer", "human", "gpt", "bot", "prompter", "model")
+"""Who speaks, as data sets of messages call them."""
 
 
 def _never(_: Any) -> bool:
@@ -42,7 +44,12 @@ def _is_no_flag(value: Any) -> bool:
 
 def _is_choice(value: Any) -> bool:
     """Tell a setting of OpenAI's requests, which functions may be called, from a call."""
-    return value in ("auto", "none")
+    return value in ("auto", "none") or (isinstance(value, Mapping) and set(value) == {"name"})
+
+
+def _is_no_role(value: Any) -> bool:
+    """Tell what a column says of a text, such as a profession, from who speaks."""
+    return not isinstance(value, str) or value.strip().lower() not in SPEAKERS
 
 
 @dataclass(frozen=True)
@@ -114,8 +121,8 @@ MEANINGS = (
     ),
     Meaning(
         ("documents", "chat_template", "chat_template_kwargs", "enable_thinking"),
-        "the base model's chat template is given messages alone",
-        "write it into the messages",
+        "the base model's chat template is given messages and tools alone",
+        "write it into the messages, or set it in a template of your own (dataset.chatTemplate)",
     ),
 )  # fmt: skip
 """What is not learned as it was meant, in rows of every format."""
@@ -126,6 +133,14 @@ PARTS_OF_PROMPTS = Meaning(
     "write it into prompt or instruction",
 )
 """Of PromptCompletion and Alpaca rows alone: beside messages such columns tell where a conversation came from."""
+
+OF_MESSAGES = Meaning(
+    ("role", "from"),
+    "a row that is one message is no conversation",
+    "put the messages of a conversation into one row",
+    _is_no_role,
+)
+"""Of Text rows alone, such as those of message trees."""
 
 OTHER_FORMATS = ("messages", "completion", "conversations", "instruction", "output")
 """Keys of which each is learned in some format: two of them leave open which one is meant. A text beside them is the
@@ -143,7 +158,7 @@ USED = {
 """Keys of each format, in the order in which they are looked for. Beside them every row may have a group."""
 
 ALSO_USED = {
-    DatasetFormat.MESSAGES: ("tools", "functions"),
+    DatasetFormat.MESSAGES: ("tools", "functions", "system"),
     DatasetFormat.SHAREGPT: ("tools", "system"),
     DatasetFormat.ALPACA: ("input", "system", "history"),
     DatasetFormat.PREFERENCE: ("prompt", "tools"),
@@ -168,14 +183,22 @@ CALL_KEYS = ("id", "index", "type", "function", "name", "arguments")
 PART_KEYS = ("type", "text", "cache_control")
 """Keys of a part of a content; the last one is for who bills the request."""
 
-HARMLESS_IN_ANSWERS = {
-    **dict.fromkeys(("train", "training", "trainable", "learn", "loss"), _is_yes),
-    **dict.fromkeys(("mask", "masked"), _is_no),
+FLAGS = {
+    **dict.fromkeys(("train", "training", "trainable", "learn", "loss"), True),
+    **dict.fromkeys(("mask", "masked"), False),
 }
+"""Keys of a message that say by true or false if it is learned, with what says that it is: weights by other names."""
+
+HARMLESS_IN_ANSWERS = {"prefix": _is_no}
 """Keys of an assistant's message whose value may say what is done anyway."""
 
 _BY_NAME = {name: meaning for meaning in MEANINGS for name in meaning.names}
 _OF_PROMPTS = _BY_NAME | dict.fromkeys(PARTS_OF_PROMPTS.names, PARTS_OF_PROMPTS)
+_OF_FORMAT = {
+    DatasetFormat.PROMPT_COMPLETION: _OF_PROMPTS,
+    DatasetFormat.ALPACA: _OF_PROMPTS,
+    DatasetFormat.TEXT: _BY_NAME | dict.fromkeys(OF_MESSAGES.names, OF_MESSAGES),
+}
 _IGNORE = "put it into dataset.ignoreKeys if it means nothing"
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
@@ -189,6 +212,13 @@ def is_absent(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return all(is_absent(each) for each in value)
     return value is None or value == b"" or value != value  # noqa: PLR0124  not a number: a null of pandas
+
+
+def as_written(number: Any) -> str | None:
+    """Return a number as people write it, None of anything else: tables of pandas have 5.0 for 5 where one has none."""
+    if isinstance(number, float) and number.is_integer():
+        number = int(number)
+    return str(number) if isinstance(number, int | float) else None
 
 
 def check_row(
@@ -209,7 +239,7 @@ def check_row(
         DataInvalid: FORMAT_UNKNOWN, a key means something that would not be learned, or another format; and it is not
             among those to `ignore`.
     """
-    meanings = _OF_PROMPTS if row_format in (DatasetFormat.PROMPT_COMPLETION, DatasetFormat.ALPACA) else _BY_NAME
+    meanings = _OF_FORMAT.get(row_format, _BY_NAME)
     ignored, open_to_doubt = [], []
     for key, value in row.items():
         if key in USED[row_format] or is_absent(value):
@@ -218,6 +248,8 @@ def check_row(
             ignored.append(key)
             continue
         if key == "group" or key in ALSO_USED.get(row_format, ()):
+            continue
+        if key == "tools" and row_format is DatasetFormat.PROMPT_COMPLETION and _are_messages(row):
             continue
         if key in named:
             ignored.append(key)
@@ -230,6 +262,11 @@ def check_row(
     if guessed:
         _check_ambiguity(open_to_doubt, row_format, place)
     return tuple(sorted(ignored))
+
+
+def _are_messages(row: Mapping[str, Any]) -> bool:
+    """Tell whether prompt or completion are messages, which may call tools."""
+    return any(isinstance(row.get(key), list) for key in USED[DatasetFormat.PROMPT_COMPLETION])
 
 
 def check_message(message: Mapping[str, Any], role: str, place: str) -> None:
@@ -248,6 +285,8 @@ def check_message(message: Mapping[str, Any], role: str, place: str) -> None:
                 continue
             raise _refused(place, key, "a weight is 0 (not to be learned) or 1")
         if name in ROLE_KEYS[role] and name not in ("role", "content"):
+            continue
+        if name in FLAGS and isinstance(value, bool) and (role == "assistant" or value is not FLAGS[name]):
             continue
         if role == "assistant" and HARMLESS_IN_ANSWERS.get(name, _never)(value):
             continue

@@ -16,18 +16,32 @@ from typing import Any
 from ...contract import Reason, canonical_json
 from ...contract.parsing import Unreadable, check_levels
 from ...errors import DataInvalid
-from .keys import CALL_KEYS, PART_KEYS, ROLE_KEYS, check_message, check_part, is_absent, plain
-from .readers import LEVELS, KeyTwice, json_value
+from .keys import CALL_KEYS, FLAGS, PART_KEYS, ROLE_KEYS, check_message, check_part, is_absent, plain
+from .readers import LEVELS, UnusableKey, json_value
 
 Message = dict[str, Any]
 
 ROLES = ("system", "user", "assistant", "tool")
 SAME_ROLES = {"developer": "system", "function": "tool"}
+KNOWN_ROLES = (*ROLES, *SAME_ROLES)
 SHOWN = 80
 RESERVED = re.compile("[\ufdd0-\ufdd2]")
 """Noncharacters of Unicode, by which `encoding.marks` marks what people wrote."""
-_TOOL_KEYS = {"input_schema": "parameters"}
-"""What Anthropic's tools call the same."""
+_LISTED = re.compile(r"\s*\[?\s*\{")
+_ROLE_OF_PYTHON = rf"'role'\s*:\s*'(?:{'|'.join(KNOWN_ROLES)})'"
+_OF_PYTHON = re.compile(
+    rf"\s*\[?\s*\{{\s*(?:{_ROLE_OF_PYTHON}\s*,\s*'content'\s*:|'content'\s*:.*{_ROLE_OF_PYTHON})", re.DOTALL
+)
+_TOOL_KEYS = {"input_schema": "parameters", "inputSchema": "parameters"}
+"""What Anthropic's tools, and those of MCP, call the same."""
+PARTS = {
+    "tool_use": "write calls as tool_calls of the message",
+    "tool_result": "write what a tool answered as a message of the role tool",
+    "thinking": "write thoughts as reasoning_content of the message",
+    "refusal": "write a refusal as text",
+}
+TEXTS = ("text", "input_text", "output_text")
+"""Types of a part of a content that is text; the latter are those of OpenAI's Responses."""
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_content")
 HINTS = {
     "human": "ShareGPT's human is user",
@@ -36,7 +50,11 @@ HINTS = {
     "bot": "write bot as assistant",
     "ipython": "write ipython as tool",
     "observation": "write observation as tool",
+    "tool_call": "write tool_call as assistant, with the call in tool_calls",
+    "tool_response": "write tool_response as tool",
+    "chatbot": "write chatbot as assistant",
 }
+_THOUGHT_ABOUT = re.compile(r"\s*<think>(.*?)</think>[\r\n]*", re.DOTALL)
 
 
 def read_messages(
@@ -68,6 +86,8 @@ def read_tools(value: Any, place: str) -> tuple[dict[str, Any], ...] | None:
     if is_absent(value):
         return None
     value = from_text(value, place, "tools")
+    if isinstance(value, list):
+        value = [from_text(tool, place, "tools") for tool in value]
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise malformed(place, "has tools that are no list of objects")
     tools = []
@@ -120,7 +140,7 @@ def from_text(value: Any, place: str, key: str) -> Any:
         return value
     try:
         found = json_value(value)
-    except KeyTwice as error:
+    except UnusableKey as error:
         raise malformed(place, f"has {key} in which an object {error}") from None
     except (ValueError, RecursionError):  # a number of thousands of digits is no JSONDecodeError
         raise malformed(place, f"has {key} that are text, but no JSON") from None
@@ -129,6 +149,30 @@ def from_text(value: Any, place: str, key: str) -> Any:
     except Unreadable:
         raise malformed(place, f"has {key} that are nested too deeply") from None
     return found
+
+
+def unpacked(value: Any, key: str, place: str) -> Any:
+    """Return messages that a file holds as JSON text; any other text as it is.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED, they are as Python writes them, and would be learned as that text.
+    """
+    if not isinstance(value, str) or not _LISTED.match(value):
+        return value
+    if _OF_PYTHON.match(value):
+        raise malformed(place, f"has messages under {key} as Python writes them, not as JSON")
+    try:
+        found = json_value(value)
+    except (ValueError, RecursionError):
+        return value
+    listed = found if isinstance(found, list) else [found]
+    return found if listed and all(map(_is_message, listed)) else value
+
+
+def _is_message(value: Any) -> bool:
+    """Tell a message from an object that is an answer itself, such as a person whose role is developer."""
+    says = isinstance(value, dict) and any(key in value for key in ("content", "tool_calls", "function_call"))
+    return says and value.get("role") in KNOWN_ROLES
 
 
 def shortened(value: Any) -> str:
@@ -149,7 +193,8 @@ def _message(value: Any, place: str, ignore: Collection[str], ignored: Callable[
     named = value.get("role")
     role = SAME_ROLES.get(named, named) if isinstance(named, str) else named
     if role not in ROLES:
-        hint = f"; {HINTS[role]}" if isinstance(role, str) and role in HINTS else ""
+        small = role.strip().lower() if isinstance(role, str) else ""
+        hint = f"; {HINTS[small]}" if small in HINTS else f"; write it as {small}" if small in ROLES else ""
         raise DataInvalid(f"{place}: role {shortened(role)} is none of {', '.join(ROLES)}{hint}", Reason.FORMAT_UNKNOWN)
     given = {}
     for key, each in value.items():
@@ -170,15 +215,36 @@ def _message(value: Any, place: str, ignore: Collection[str], ignored: Callable[
     if len(set(thoughts)) > 1:
         raise malformed(place, "has thoughts under two keys that differ")
     if thoughts:
+        if also := _THOUGHT_ABOUT.match(message["content"]):
+            # Some servers answer with both.
+            if also[1].strip() != thoughts[0].strip():
+                raise malformed(place, "has other thoughts in its content than under a key of their own")
+            message["content"] = message["content"][also.end() :]
         message["reasoning_content"] = thoughts[0]
     if "tool_calls" in known:
         message["tool_calls"] = _calls(known["tool_calls"], place, dropped)
     for key in ("name", "tool_call_id"):
         if key in known:
             message[key] = text(known[key], key, place)
-    if role == "assistant" and known.get("weight") == 0:
+    if role == "assistant" and not _is_to_be_learned(given, place):
         message["weight"] = 0
     return message
+
+
+def _is_to_be_learned(given: Mapping[str, Any], place: str) -> bool:
+    """Tell whether an answer is to be learned, by its weight or a flag of another name.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED, two of them differ.
+    """
+    said = {
+        key: value != 0 if plain(key) == "weight" else value is FLAGS[plain(key)]
+        for key, value in given.items()
+        if plain(key) == "weight" or plain(key) in FLAGS
+    }
+    if len(set(said.values())) > 1:
+        raise malformed(place, f"has {' and '.join(said)}, of which one says that it is learned and one that it is not")
+    return all(said.values())
 
 
 @dataclass(frozen=True)
@@ -201,10 +267,13 @@ def _content(value: Any, may_lack: bool, place: str, dropped: _Dropped) -> str:
         return text(value, "content", place)
     parts = []
     for part in value:
-        kind = part.get("type") if isinstance(part, dict) else None
-        if not isinstance(part, dict) or kind != "text":
+        # Bedrock's parts have no type.
+        bare = isinstance(part, dict) and set(part) == {"text"}
+        kind = "text" if bare else part.get("type") if isinstance(part, dict) else None
+        if not isinstance(part, dict) or kind not in TEXTS:
             what = f"of type {shortened(kind)}" if isinstance(kind, str) else "without a type"
-            raise malformed(place, f"has a content with a part {what}, and only parts of type text are learned")
+            hint = f" ({PARTS[kind]})" if isinstance(kind, str) and kind in PARTS else ""
+            raise malformed(place, f"has a content with a part {what}, and only parts of type text are learned{hint}")
         dropped.check(part, PART_KEYS, "a part of type text", "content", place)
         parts.append(text(part.get("text"), "text", place))
     return "\n".join(parts)

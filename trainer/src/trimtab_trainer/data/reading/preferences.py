@@ -15,6 +15,10 @@ from .keys import is_absent
 from .messages import Message, malformed, read_messages, text
 
 Messages = tuple[Message, ...]
+LABELS = {"true": True, "1": True, "false": False, "0": False}
+"""Labels as tables of text have them."""
+OF_OPENAI = {"preferred_output": "chosen", "non_preferred_output": "rejected"}
+OF_INPUT = {"messages": "prompt", "tools": "tools"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Reader:
             DataInvalid: DATASET_MALFORMED or FORMAT_UNKNOWN.
         """
         label = row.get("label")
+        if isinstance(label, str):
+            label = LABELS.get(label.strip().lower())
         if not isinstance(label, bool) and not (isinstance(label, int) and label in (0, 1)):
             raise malformed(self.place, "lacks a label of true or false")
         if row.get("completion") is None:
@@ -69,6 +75,8 @@ class Reader:
         Raises:
             DataInvalid: DATASET_MALFORMED or FORMAT_UNKNOWN.
         """
+        if row.get("completion") is None:
+            raise malformed(self.place, "lacks completion")
         read = self._answers(row.get("prompt"), {"completion": row["completion"]})
         (said,) = read.answers
         if isinstance(read.prompt, str) or isinstance(said, str):
@@ -80,7 +88,9 @@ class Reader:
             said = tuple(text(value, key, self.place) for key, value in answers.items())
             if is_absent(prompt):
                 raise malformed(
-                    self.place, f"lacks prompt: {' and '.join(answers)} alone are read where both are messages"
+                    self.place,
+                    f"lacks prompt: {' and '.join(answers)} alone are read where both are messages; name what is asked "
+                    "prompt",
                 )
             if isinstance(prompt, str):
                 return Answers(text(prompt, "prompt", self.place), said)
@@ -123,6 +133,17 @@ class Reader:
             return ({"role": "assistant", "content": text(value, key, self.place)},)
         listed = [value] if isinstance(value, dict) else value
         return read_messages(listed, f"{self.place}, {key}", self.ignore, self.ignored)
+
+
+def renamed(row: Any) -> Any:
+    """Return a row of OpenAI's {input: {messages, tools}, preferred_output, non_preferred_output} under our names."""
+    if not isinstance(row, Mapping) or not isinstance(row.get("input"), Mapping) or not OF_OPENAI.keys() <= row.keys():
+        return row
+    return (
+        {key: value for key, value in row.items() if key not in OF_OPENAI and key != "input"}
+        | {OF_INPUT.get(key, key): value for key, value in row["input"].items()}
+        | {name: row[key] for key, name in OF_OPENAI.items()}
+    )
 
 
 def given(prompt: Messages) -> Messages:

@@ -10,6 +10,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +44,29 @@ LEVELS = 128
 
 _SURPLUS = "\0surplus"
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_SKIPPED = b"\x2a\x4d\x18"
+"""Behind the first byte of a frame that zstd skips, with which some writers begin."""
+_OTHERS = {
+    b"PAR1": "is Parquet; name the file .parquet",
+    b"ARROW1": "is an Arrow file; save it as Parquet",
+    b"PK\x03\x04": "is a ZIP archive or a workbook; unpack it, or save it as CSV",
+    b"BZh": "is packed by bzip2; pack it by gzip or zstd",
+    b"\xfd7zXZ": "is packed by xz; pack it by gzip or zstd",
+    b"version https://git-lfs": "is a pointer of Git LFS, not the file itself; fetch that (git lfs pull)",
+    b"<!doctype html": "is a web page; download the file itself",
+    b"<html": "is a web page; download the file itself",
+    b"<?xml": "is XML, as storages answer with when they refuse; download the file itself",
+    b"%PDF-": "is a PDF; write its text as rows",
+    b"SQLite format 3\0": "is a database of SQLite; save its table as CSV",
+    b"Obj\x01": "is Avro; save it as Parquet",
+    b"\x89HDF": "is HDF5; save it as Parquet",
+    b"\x80\x04": "is a pickle, which can run code when it is loaded; save it as JSON lines",
+    b"\x80\x05": "is a pickle, which can run code when it is loaded; save it as JSON lines",
+}
+"""How files begin that are none of ours, in small letters of words, and what of them is to be done."""
+_BEGINNING = 32
+_HALF = re.compile("[\ud800-\udfff]")
+_ZEROS = "it has zero bytes, as UTF-16 has, or a file that was not written to its end"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -61,6 +85,10 @@ def read(file: Path, name: str) -> Iterator[Record]:
         DataInvalid: DATASET_MALFORMED, with the 1-based line, row or item.
     """
     kind, _ = kind_of(name)
+    with file.open("rb") as opened:
+        begin = opened.read(_BEGINNING)
+    if not (kind == "parquet" and begin.startswith(b"PAR1")):
+        _check_beginning(begin, name)
     if kind == "parquet":
         yield from _parquet(file, name)
         return
@@ -70,7 +98,7 @@ def read(file: Path, name: str) -> Iterator[Record]:
         "json": _json,
     }
     try:
-        with pa.input_stream(str(file), compression=_compression(file, name)) as stream:
+        with pa.input_stream(str(file), compression=_compression(begin)) as stream:
             yield from readers.get(kind, _lines)(stream, name)
     except (OSError, pa.ArrowException) as error:
         raise _malformed(name, f"cannot be decompressed: {error}") from error
@@ -84,10 +112,23 @@ def kind_of(name: str) -> tuple[str | None, str | None]:
     return (None if end and kind == "parquet" else kind), COMPRESSIONS.get(end)
 
 
-def _compression(file: Path, name: str) -> str | None:
-    with file.open("rb") as opened:
-        begin = opened.read(max(map(len, _MAGIC)))
-    return next((each for magic, each in _MAGIC.items() if begin.startswith(magic)), kind_of(name)[1])
+def _check_beginning(begin: bytes, name: str) -> None:
+    """Refuse a file that is something else than rows by its first bytes.
+
+    Raises:
+        DataInvalid: DATASET_MALFORMED.
+    """
+    plain = begin.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    for magic, trouble in _OTHERS.items():
+        if begin.startswith(magic) or plain.startswith(magic):
+            raise _malformed(name, trouble)
+
+
+def _compression(begin: bytes) -> str | None:
+    """Return how a file is packed; many a download unpacks it, and leaves its name."""
+    if begin[1:4] == _SKIPPED:
+        return "zstd"
+    return next((each for magic, each in _MAGIC.items() if begin.startswith(magic)), None)
 
 
 def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
@@ -95,6 +136,8 @@ def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
     try:
         chunks = _chunks(stream)
         first = next(chunks, b"")
+        if first.startswith(tuple(_MAGIC)):
+            raise _malformed(name, "is packed twice; pack it once")
         chunks = chain([first], chunks)
         if first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
             # No row is a list, so this is all of them in one.
@@ -105,11 +148,12 @@ def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
                 continue
             place = f"{name} line {number}"
             try:
-                yield Record(json_value(line.decode("utf-8-sig" if number == 1 else "utf-8")), place)
+                # Files that were put together have a byte order mark at each one's beginning.
+                yield Record(json_value(line.decode("utf-8-sig")), place)
             except UnicodeDecodeError as error:
                 raise _malformed(place, _no_utf8(error, f"byte {error.start + 1} of the line")) from None
             except json.JSONDecodeError as error:
-                raise _malformed(place, f"is not JSON: {error.msg} at column {error.colno}") from None
+                raise _malformed(place, _no_json(error, "a row is one line")) from None
             except (ValueError, RecursionError) as error:
                 raise _malformed(place, _unreadable(error)) from None
     except (OSError, pa.ArrowException) as error:
@@ -152,10 +196,15 @@ def _whole(data: bytes, name: str) -> Iterator[Record]:
         if _holds_lines(text):
             yield from _lines(pa.BufferReader(text.encode()), name)
             return
-        raise _malformed(f"{name} line {error.lineno}", f"is not JSON: {error.msg} at column {error.colno}") from None
+        one = "all rows are one list, or each is one line"
+        raise _malformed(f"{name} line {error.lineno}", _no_json(error, one)) from None
     except (ValueError, RecursionError) as error:
         raise _malformed(name, _unreadable(error)) from None
     if isinstance(value, dict):
+        if _is_by_columns(value):
+            raise _malformed(
+                name, "is a table by columns; write a row each, as pandas' to_json(orient='records', lines=True) does"
+            )
         lists = [key for key, each in value.items() if isinstance(each, list)]
         # Else it is JSON lines with one line.
         value = value["data"] if len(value) == 1 and lists == ["data"] else [value]
@@ -163,6 +212,23 @@ def _whole(data: bytes, name: str) -> Iterator[Record]:
         raise _malformed(name, "is no list of rows")
     for number, item in enumerate(value, 1):
         yield Record(item, f"{name} item {number}")
+
+
+def _is_by_columns(value: dict[str, Any]) -> bool:
+    """Tell whether an object is a whole table: of each column a list of plain values, or these by their number."""
+    columns = list(value.values())
+    if len(columns) < 2:
+        return False
+    if all(isinstance(each, dict) and each for each in columns):
+        return all(list(each) == [str(number) for number in range(len(columns[0]))] for each in columns)
+    return all(
+        isinstance(each, list) and len(each) == len(columns[0]) and each and not any(map(_is_nested, each))
+        for each in columns
+    )
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
 
 
 def _holds_lines(text: str) -> bool:
@@ -212,9 +278,11 @@ def _parquet(file: Path, name: str) -> Iterator[Record]:
             if twice := next((each for each in columns if columns.count(each) > 1), None):
                 raise _malformed(name, f"has the column {twice[:100]!r} twice")
             for batch in parquet.iter_batches(PARQUET_BATCH_ROWS):
-                for value in batch.to_pylist():
+                for value in batch.to_pylist(maps_as_pydicts="strict"):
                     number += 1
                     yield Record({key: _present(each) for key, each in value.items()}, f"{name} row {number}")
+    except KeyError as error:
+        raise _malformed(f"{name} after row {number}", f"has a map with a key twice: {error}") from None
     except (OSError, pa.ArrowException, ValueError, OverflowError) as error:
         # A damaged file may have strings that are no text, and times and numbers that Python does not have.
         raise _malformed(f"{name} after row {number}", f"is not Parquet that can be read: {error}") from error
@@ -227,15 +295,16 @@ def _present(value: Any) -> Any:
     return [_present(each) for each in value] if isinstance(value, list) else value
 
 
-class KeyTwice(ValueError):
-    """An object has a key twice: which of its values is meant cannot be known."""
+class UnusableKey(ValueError):
+    """An object has a key twice, of which nobody knows which is meant, or one that is no text."""
 
 
 def json_value(text: str) -> Any:
     """Return what a text that is JSON means.
 
     Raises:
-        ValueError: it is none; an object has a key twice; a number has too many digits.
+        ValueError: it is none; a number has too many digits.
+        UnusableKey: of an object.
         RecursionError: it is nested too deeply.
     """
     value = json.loads(text, object_pairs_hook=_object)
@@ -250,21 +319,38 @@ def json_value(text: str) -> Any:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
+    if half := next((key for key in found if _HALF.search(key)), None):
+        raise UnusableKey(f"has half of a surrogate pair in the key {half[:100]!r}")
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise KeyTwice(f"has the key {twice[:100]!r} twice")
+        raise UnusableKey(f"has the key {twice[:100]!r} twice")
     return found
 
 
+def _no_json(error: json.JSONDecodeError, layout: str) -> str:
+    """Return why a text is no JSON, with how rows are laid out where it is not that."""
+    rest = error.doc[error.pos :].strip()
+    hint = ""
+    if "\0" in error.doc:
+        hint = f" ({_ZEROS})"
+    elif error.msg == "Extra data" and rest == ",":
+        hint = " (no comma separates rows)"
+    elif error.msg == "Extra data" or not rest:
+        hint = f" ({layout})"
+    return f"is not JSON: {error.msg} at column {error.colno}{hint}"
+
+
 def _no_utf8(error: UnicodeDecodeError, where: str) -> str:
+    if error.object.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "is UTF-32; save the file as UTF-8"
     if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "is UTF-16; save the file as UTF-8"
-    return f"is not UTF-8 ({where})"
+    return f"is not UTF-8 ({where})" + (f": {_ZEROS}" if b"\0" in error.object else "")
 
 
 def _unreadable(error: ValueError | RecursionError) -> str:
-    if isinstance(error, KeyTwice):
+    if isinstance(error, UnusableKey):
         return str(error)
     what = "nested too deeply" if isinstance(error, RecursionError) else "a number has too many digits"
     return f"is not JSON that can be read: {what}"

@@ -22,11 +22,26 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
+def _one(_: object) -> int:
+    return 1
+
+
+def _nothing(_: object) -> int:
+    return 0
+
+
+def _whole(item: Item) -> tuple[Item, ...]:
+    return (item,)
+
+
 def in_batches(
     items: list[Item],
     length: Callable[[Item], int],
     work: Callable[[list[Item]], Answer],
     *,
+    lines: Callable[[Item], int] = _one,
+    halves: Callable[[Item], tuple[Item, ...]] = _whole,
+    alike: Callable[[Item], int] = _nothing,
     batch_size: int | None,
     where: torch.device,
     stop: Interruption,
@@ -36,35 +51,45 @@ def in_batches(
 
     Args:
         items: in any order; those of equal length stay in theirs.
-        length: tokens of an item, of which the memory depends.
+        length: tokens of a line of an item, of which the memory depends.
         work: takes a batch; its results must not depend on how items are batched.
-        batch_size: items of a batch; as many as make a few thousand tokens if absent.
+        lines: that an item takes in a batch.
+        halves: cuts an item of several lines that is too large.
+        alike: what the items of a batch have to have in common.
+        batch_size: lines of a batch; as many as make a few thousand tokens if absent.
         where: the device that computes.
         stop: raises `Interrupted` between batches, and inside of them where the caller is in `stop.at_once()`.
         report: is told of halvings.
 
     Raises:
-        OutOfMemory: one item alone does not fit.
+        OutOfMemory: one line alone does not fit.
     """
-    order = sorted(items, key=lambda item: -length(item))
+    order = sorted(items, key=lambda item: (alike(item), -length(item)))
     start, parts = 0, 1
     while start < len(order):
         stop.check()
         longest = length(order[start])
         wanted = batch_size or max(1, TOKENS_PER_BATCH[where.type] // max(longest, 1))
         size = max(1, wanted // parts)
-        batch = order[start : start + size]
+        if lines(order[start]) > size:
+            order[start : start + 1] = halves(order[start])
+            continue
+        end, taken = start, 0
+        common = alike(order[start])
+        while end < len(order) and alike(order[end]) == common and taken + lines(order[end]) <= size:
+            taken += lines(order[end])
+            end += 1
+        batch = order[start:end]
         answer = attempted(partial(work, batch))
         if not isinstance(answer, Exhausted):
             yield batch, answer
-            start += len(batch)
+            start = end
             continue
-        if len(batch) == 1:
+        if taken == 1:
             raise OutOfMemory(
                 f"a single sequence of {longest} tokens does not fit into memory ({answer.reason}); raise the memory "
                 "limit, or give the task shorter rows or a smaller maxNewTokens"
             )
-        half = len(batch) // 2
-        while max(1, wanted // parts) > half:
+        while max(1, wanted // parts) > taken // 2:
             parts *= 2
         report("memory ran out, batch halved", batch_size=max(1, wanted // parts), reason=answer.reason)

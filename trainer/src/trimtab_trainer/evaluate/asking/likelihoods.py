@@ -4,7 +4,11 @@ What is promised of them: on a processor and in float32 they do not depend on th
 on after another finds identical numbers. Padding stands on the right, where causal attention hides it; all shapes are
 multiples of 16, because a matrix product computes a row of a larger matrix bit for bit the same only when no row is
 left over for another kernel; and the library is told to round alike for every shape (`hardware.steady_products`).
-Without the last, larger models differ in the last digits: measured up to 7e-8 of the value, on two threads.
+Without the last, larger models differ in the last digits: measured up to 7e-8 of the value, on two threads. Mixtures
+of experts may too: how many tokens an expert is given depends on what stands beside them.
+
+What many sequences begin with (`stems`) goes through the model once. Which ones share is decided over all of them, so
+it does not depend on batches either.
 
 On accelerators, and in bfloat16, kernels are chosen by shape. There the same batches give the same numbers, but another
 batch size, or one halved for memory, gives others by rounding: measured 1e-4 of the value in bfloat16 on a processor.
@@ -16,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -26,29 +29,15 @@ from ...contract import Reason
 from ...errors import SettingsInvalid
 from ...interruption import Interruption
 from ...report import Report
-from ...training.batches import MicroBatch
 from ...training.machine.sizing import CHUNK
 from ...training.network.adapter import Adapted
 from ...training.network.model import LanguageModel
 from ..rows import EvaluationRow, RowScore, Sequence
 from .batching import in_batches
+from .stems import MULTIPLE, Stem, lay, shares_stems, stems_of
 
 DECIMALS = 6
 """Digits behind the point of a stored log-likelihood."""
-
-MULTIPLE = 16
-"""Widths of batches, and numbers of positions given to the output head, are multiples of this."""
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """Tokens that go through the model once, and the sequences (by index) that are answered by it.
-
-    Sequences whose inputs are the same, or the beginning of each other, share a forward pass: choices of one token do.
-    """
-
-    tokens: tuple[int, ...]
-    members: tuple[int, ...]
 
 
 def score_rows(
@@ -120,19 +109,24 @@ def log_likelihoods(
     results = [math.nan] * len(sequences)
     # What a position predicts does not depend on its own last token, so the last one is never put in.
     inputs = [sequence.tokens[: max((stop for _, stop in sequence.spans), default=1) - 1] for sequence in sequences]
-    forwards = _shared(inputs)
+    stems = stems_of(inputs, shared=True)
     model.causal.eval()
     with stop.at_once(), torch.no_grad(), model.arithmetic():
+        if any(stem.tokens for stem in stems) and not shares_stems(model, max(map(len, inputs))):
+            stems = stems_of(inputs, shared=False)
         for batch, sums in in_batches(
-            forwards,
-            lambda forward: len(forward.tokens),
+            stems,
+            lambda stem: stem.longest,
             lambda batch: _batch(model, batch, sequences),
+            lines=lambda stem: len(stem.branches),  # each holds a copy of the stem's keys and values
+            halves=Stem.halves,
+            alike=lambda stem: len(stem.tokens),
             batch_size=batch_size,
             where=model.device,
             stop=stop,
             report=report,
         ):
-            for index, total in zip((i for forward in batch for i in forward.members), sums, strict=True):
+            for index, total in zip(_members(batch), sums, strict=True):
                 results[index] = total
     broken = sum(not math.isfinite(result) for result in results)
     if broken:
@@ -160,48 +154,41 @@ def check_vocabulary(model: LanguageModel, sequences: Iterable[tuple[int, ...]])
         )
 
 
-def lay(sequences: list[tuple[int, ...]], where: torch.device) -> MicroBatch:
-    """Return sequences as one batch, padded on the right to a multiple of 16."""
-    width = -(-max(1, *(len(tokens) for tokens in sequences)) // MULTIPLE) * MULTIPLE
-    tokens = torch.zeros((len(sequences), width), dtype=torch.int64)
-    for line, each in enumerate(sequences):
-        tokens[line, : len(each)] = torch.tensor(each, dtype=torch.int64)
-    positions = torch.arange(width).expand(len(sequences), width)
-    return MicroBatch(tokens.to(where), positions.to(where), tokens, sum(map(len, sequences)), 0)
+def _members(batch: list[Stem]) -> list[int]:
+    return [index for stem in batch for branch in stem.branches for index in branch.members]
 
 
-def _shared(inputs: list[tuple[int, ...]]) -> list[_Forward]:
-    """Group inputs that are the beginning of one another, each group under its longest."""
-    order = sorted(range(len(inputs)), key=lambda index: inputs[index], reverse=True)
-    groups: list[tuple[tuple[int, ...], list[int]]] = []
-    for index in order:  # in reverse order what begins with these tokens stands right before them
-        if groups and groups[-1][0][: len(inputs[index])] == inputs[index]:
-            groups[-1][1].append(index)
-        else:
-            groups.append((inputs[index], [index]))
-    # Back to the order of the sequences, so that which ones stand together in a batch is easy to tell.
-    forwards = [_Forward(tokens, tuple(sorted(members))) for tokens, members in groups]
-    return sorted(forwards, key=lambda forward: forward.members[0])
-
-
-def _batch(model: LanguageModel, batch: list[_Forward], sequences: list[Sequence]) -> list[float]:
-    """Return the sums of all members of a batch, in order."""
+def _batch(model: LanguageModel, batch: list[Stem], sequences: list[Sequence]) -> list[float]:
+    """Return the sums of all members of a batch, in order; its stems are equally long."""
+    length = len(batch[0].tokens)
+    owner = [number for number, stem in enumerate(batch) for _ in stem.branches]
+    branches = [branch for stem in batch for branch in stem.branches]
     lines: list[int] = []
     columns: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
-    members = [(line, index) for line, forward in enumerate(batch) for index in forward.members]
-    for number, (line, index) in enumerate(members):
+    for number, (line, index) in enumerate((line, i) for line, branch in enumerate(branches) for i in branch.members):
         sequence = sequences[index]
         for start, stop in sequence.spans:
             lines += [line] * (stop - start)
             columns += range(start - 1, stop - 1)
             targets += sequence.tokens[start:stop]
             owners += [number] * (stop - start)
-    hidden = model.hidden(lay([forward.tokens for forward in batch], model.device))
-    where = torch.tensor([lines, columns, targets], dtype=torch.int64).to(model.device)
-    found = token_log_likelihoods(model, hidden[where[0], where[1]], where[2])
-    sums = torch.zeros(len(members), dtype=torch.float64)
+    line, column, wanted = torch.tensor([lines, columns, targets], dtype=torch.int64).to(model.device)
+    laid = lay([branch.tokens for branch in branches], model.device, behind=length)
+    if length:
+        of_line = torch.tensor(owner, dtype=torch.int64, device=model.device)
+        cache = model.cache()
+        before = model.hidden(lay([stem.tokens for stem in batch], model.device), cache)
+        cache.batch_select_indices(of_line)
+        hidden = model.hidden(laid, cache)
+        states = hidden[line, (column - length).clamp(min=0)]
+        in_stem = column < length
+        states[in_stem] = before[of_line[line[in_stem]], column[in_stem]]
+    else:
+        states = model.hidden(laid)[line, column]
+    found = token_log_likelihoods(model, states, wanted)
+    sums = torch.zeros(len(_members(batch)), dtype=torch.float64)
     return sums.index_add_(0, torch.tensor(owners, dtype=torch.int64), found.double().cpu()).tolist()
 
 

@@ -3,8 +3,7 @@
     <output>/evaluations/scores/<digest>/{scores-*.jsonl,rows-*.jsonl}    and MANIFEST.json last
 
 Scores are written as a task finishes. An evaluation that was killed goes on at the next task, and evaluations that ask
-a model the same (a baseline is asked again and again) share the answers. The names of the files hold their hash, so
-that two writers never mix.
+a model the same (a baseline is asked again and again) share the answers.
 """
 
 from __future__ import annotations
@@ -18,17 +17,7 @@ from ...contract import EvaluationTask, QuantizationSettings, TaskType, digest_o
 from ...contract.evaluation import EVALUATION_VERSION
 from ...contract.settings import QuantizationType
 from ...report import Report
-from ...storage import (
-    MANIFEST,
-    FileEntry,
-    ObjectDamaged,
-    ObjectMissing,
-    Store,
-    commit,
-    fetch,
-    read_manifest,
-    upload_folder,
-)
+from ...storage import ObjectDamaged, ObjectMissing, Store, fetch, keep, name_by_hash
 from ...storage.layout import evaluation_scores_prefix, hexadecimal
 from ..rows import EvaluationRow, RowScore, read_lines, write_lines
 
@@ -105,14 +94,14 @@ def seed_of(task: EvaluationTask, seed: int) -> int | None:
     return seed if drawn else None
 
 
-def read_scores(store: Store, key: ScoresKey, folder: Path, report: Report) -> TaskScores | None:
+def read_scores(store: Store, digest: str, folder: Path, report: Report) -> TaskScores | None:
     """Return the scores if they are stored and every byte of them verifies; None means that they are to be made.
 
     Raises:
         TrainerError: storage cannot be read.
     """
-    prefix = evaluation_scores_prefix(key.digest)
-    target = folder / hexadecimal(key.digest)
+    prefix = evaluation_scores_prefix(digest)
+    target = folder / hexadecimal(digest)
     try:
         manifest = fetch(store, prefix, target)
         if manifest is None:
@@ -124,7 +113,7 @@ def read_scores(store: Store, key: ScoresKey, folder: Path, report: Report) -> T
             lower_is_better=dict(manifest.document["lowerIsBetter"]) if "lowerIsBetter" in manifest.document else None,
         )
     except (ObjectMissing, ObjectDamaged, ValueError, KeyError, TypeError) as error:
-        report.warn("stored scores do not verify, they are made again", scores=key.digest, error=str(error))
+        report.warn("stored scores do not verify, they are made again", scores=digest, error=str(error))
         return None
 
 
@@ -135,7 +124,6 @@ def write_scores(store: Store, key: ScoresKey, scores: TaskScores, folder: Path,
         ObjectDamaged: what is stored does not stay as it was written.
         TrainerError: storage failed; nothing half-written is visible.
     """
-    prefix = evaluation_scores_prefix(key.digest)
     made = folder / f"made-{key.digest.removeprefix('sha256:')}"
     shutil.rmtree(made, ignore_errors=True)
     _write(made, "scores", scores.scores)
@@ -145,26 +133,15 @@ def write_scores(store: Store, key: ScoresKey, scores: TaskScores, folder: Path,
     if scores.lower_is_better is not None:
         # A list, for canonical JSON would sort the metrics.
         document["lowerIsBetter"] = [[name, less] for name, less in scores.lower_is_better.items()]
-    for _ in range(2):
-        if not _has_manifest(store, prefix):
-            entries = upload_folder(store, made, prefix)
-            commit(store, prefix, {**document, "files": [entry.to_json() for entry in entries]})
-        stored = read_scores(store, key, folder, report)
-        if stored is not None and len(stored.scores) == len(scores.scores):
-            return stored
-        store.delete([f"{prefix}/{MANIFEST}"])
-    raise ObjectDamaged(f"{store.address(prefix)} is not as it was written; check the object storage")
+
+    def stored() -> TaskScores | None:
+        found = read_scores(store, key.digest, folder, report)
+        return found if found is not None and len(found.scores) == len(scores.scores) else None
+
+    return keep(store, evaluation_scores_prefix(key.digest), document, stored, made)
 
 
 def _write(folder: Path, name: str, lines: list[RowScore] | list[EvaluationRow]) -> None:
     file = folder / f"{name}.jsonl"
     write_lines(file, lines)
-    file.rename(folder / f"{name}-{FileEntry.read(file, file.name).sha256[:16]}.jsonl")
-
-
-def _has_manifest(store: Store, prefix: str) -> bool:
-    try:
-        return read_manifest(store, prefix) is not None
-    except ObjectDamaged:
-        store.delete([f"{prefix}/{MANIFEST}"])
-        return False
+    name_by_hash(file)

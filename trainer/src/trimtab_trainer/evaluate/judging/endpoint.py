@@ -1,9 +1,8 @@
-"""A judge behind an OpenAI-compatible endpoint: asked with bounded patience, answered in full or not at all.
+"""A judge behind an OpenAI-compatible endpoint: asked with bounded patience, by the one stage that is let out to it.
 
-What may be cured by asking again (no answer, 408, 409, 429, 5xx) is asked again, with doubling pauses or those that the
-server asks for; all else ends the evaluation by name. A question of our own is asked before there are answers, so that
-a wrong url, model or key costs seconds. Messages hold neither the key, nor the server's words, nor what
-was judged.
+What may be cured by asking again (no answer, 408, 409, 429, 5xx, a 200 without a reply) is asked again, with doubling
+pauses or those that the server asks for; all else ends the stage by name. Messages hold neither the key, nor the
+server's words, nor what was judged.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx2
 
+from ...certificates import why_not_taken
 from ...contract import Reason, StoredEndpoint
 from ...contract.judging import endpoint_trouble
 from ...errors import JudgeFailed, SettingsInvalid, TrainerError
@@ -27,7 +27,7 @@ from ...keyfiles import read_key, source_of
 from ...pages.wording import visible
 from ...report import Report
 from .judgements import Judgement
-from .prompts import SCORE, JudgePrompt, read_reply, trial_prompt
+from .prompts import SCORE, JudgePrompt
 
 KEY = "API_KEY"
 AT_ONCE = 8
@@ -37,23 +37,25 @@ ATTEMPTS = 6
 PATIENCE_SECONDS = 60
 """What a server may ask to be left alone for while this process waits."""
 LONGEST_WAIT_SECONDS = 3600
-CONNECT_SECONDS, READ_SECONDS, TRIAL_SECONDS = 10, 120, 30
+CONNECT_SECONDS, READ_SECONDS = 10, 120
 REPLY_BYTES = 1 << 20
 REPLY_TOKENS = 32
 REPLY_CHARACTERS, MODEL_CHARACTERS = 2_000, 200
 TRY_AGAIN = (408, 409, 425, 429)
 WAY_OUT = (
-    "let pods with the label trimtab.dev/egress: judge out to it (a NetworkPolicy may forbid it), or see why it does "
+    "let pods with the label trimtab.dev/stage: judge out to it (a NetworkPolicy may forbid it), or see why it does "
     "not answer"
 )
 
 
-class _Later(JudgeFailed):
-    """A server that is there, and cannot answer now."""
+class _NoReply(SettingsInvalid):
+    """A server that says 200, and not what an OpenAI-compatible server says; or what stands before it does."""
 
 
 class Endpoint:
     """Asks one model of one server."""
+
+    part: int | None = 64
 
     def __init__(self, settings: StoredEndpoint, pause: Callable[[float], object] | None = None) -> None:
         """Read the key.
@@ -88,58 +90,30 @@ class Endpoint:
         """Who is asked, as it is pinned with the judgements."""
         return {"endpoint": self._settings.url, "model": self._settings.model}
 
-    def try_out(self, stop: Interruption, report: Report) -> None:
-        """Ask a question of our own, in which there is nothing of the rows.
-
-        A server that is busy is there: it may be free once the answers are made, so it is not waited for.
-
-        Raises:
-            Interrupted: told to stop.
-            JudgeFailed: JUDGE_UNREACHABLE, nobody is there.
-            SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED.
-        """
-        prompt, model = trial_prompt(), self._settings.model
-        with self._client(TRIAL_SECONDS) as client:
-            for attempt in range(1, ATTEMPTS + 1):
-                stop.check()
-                try:
-                    text, _ = self._once(client, prompt)
-                    break
-                except _Later as error:
-                    report.warn("the judge cannot be tried now, it is asked later", model=model, why=error.message)
-                    return
-                except JudgeFailed:
-                    if attempt == ATTEMPTS:
-                        raise
-                (self._pause or time.sleep)(2.0 ** (attempt - 1))
-        if read_reply(prompt, text) is None:
-            report.warn("the judge was tried, and its reply is none of those that it may give", model=model)
-        else:
-            report("judge tried", model=model)
-
-    def _client(self, seconds: float) -> httpx2.Client:
-        timeout = httpx2.Timeout(seconds, connect=CONNECT_SECONDS)
+    def _client(self) -> httpx2.Client:
+        timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
         return httpx2.Client(timeout=timeout, limits=limits, headers=self._headers, follow_redirects=False)
 
-    def ask(self, asked: Sequence[Judgement], stop: Interruption, report: Report) -> list[Judgement]:
-        """Return every question with its reply, in order.
+    def ask(
+        self, asked: Sequence[Judgement], heard: Callable[[Judgement], object], stop: Interruption, report: Report
+    ) -> None:
+        """Ask every question, and tell of each with its reply as it comes.
 
         Raises:
             Interrupted: told to stop.
             JudgeFailed: JUDGE_UNREACHABLE, JUDGE_OVERLOADED.
             SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED.
         """
-        with self._client(READ_SECONDS) as client:
-            found = ask_all(
+        with self._client() as client:
+            ask_all(
                 len(asked),
-                lambda number, given_up: self._reply(client, asked[number], given_up),
+                lambda number, given_up: heard(self._reply(client, asked[number], given_up)),
                 at_once=AT_ONCE,
                 name="judge",
                 stop=stop,
             )
-        report("judge asked", questions=len(found), model=self._settings.model)
-        return found
+        report("judge asked", questions=len(asked), model=self._settings.model)
 
     def _reply(self, client: httpx2.Client, asked: Judgement, given_up: threading.Event) -> Judgement:
         attempt = 1
@@ -147,8 +121,9 @@ class Endpoint:
             try:
                 text, model = self._once(client, asked.prompt)
                 return replace(asked, reply=text[:REPLY_CHARACTERS], model=model)
-            except JudgeFailed as error:
-                pause = 2.0 ** (attempt - 1) if error.retry_after is None else float(error.retry_after)
+            except (JudgeFailed, _NoReply) as error:
+                asked_for = error.retry_after if isinstance(error, JudgeFailed) else None
+                pause = 2.0 ** (attempt - 1) if asked_for is None else float(asked_for)
                 if attempt == ATTEMPTS or pause > PATIENCE_SECONDS or given_up.is_set():
                     raise
             (self._pause or given_up.wait)(pause)
@@ -179,10 +154,11 @@ class Endpoint:
                     if time.monotonic() > until:  # the timeout is of each piece
                         raise self._slow()
         except httpx2.ConnectError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            if (refused := why_not_taken(error)) is not None:
                 raise SettingsInvalid(
-                    f"the certificate of {self._settings.url} is not trusted; mount its authority's with a volume of "
-                    "the template, and name the file in SSL_CERT_FILE of template.env"
+                    f"the certificate of {self._settings.url} is not taken ({refused}); if it is its "
+                    "authority that is not known, mount that one's with a volume of the template, and name the file in "
+                    "SSL_CERT_FILE of template.env"
                 ) from None
             raise self._unreachable(error) from None
         except httpx2.ReadTimeout:
@@ -206,9 +182,9 @@ class Endpoint:
             when = (
                 f"it asks to be left alone for {seconds} s" if seconds is not None else "it does not say for how long"
             )
-            return _Later(f"{url} was asked too often from here (429), {when}", Reason.JUDGE_OVERLOADED, seconds)
+            return JudgeFailed(f"{url} was asked too often from here (429), {when}", Reason.JUDGE_OVERLOADED, seconds)
         if status in TRY_AGAIN or status >= 500:
-            return _Later(f"{url} answered {status}; {WAY_OUT}", retry_after=_retry_after(response))
+            return JudgeFailed(f"{url} answered {status}; {WAY_OUT}", retry_after=_retry_after(response))
         if status in (401, 403):
             return SettingsInvalid(
                 f"{url} denies access to the model {self._settings.model} ({status}); write a key that may ask it into "
@@ -231,10 +207,10 @@ class Endpoint:
         return JudgeFailed(f"no answer from {self._settings.url} ({type(error).__name__}); {WAY_OUT}")
 
     def _slow(self) -> JudgeFailed:
-        return _Later(f"no answer in time from {self._settings.url}; see what it is busy with")
+        return JudgeFailed(f"no answer in time from {self._settings.url}; see what it is busy with")
 
-    def _no_reply(self) -> SettingsInvalid:
-        return SettingsInvalid(
+    def _no_reply(self) -> _NoReply:
+        return _NoReply(
             f"{self._settings.url} does not answer as an OpenAI-compatible server does; correct judge.endpoint.url",
             Reason.JUDGE_REFUSED,
         )

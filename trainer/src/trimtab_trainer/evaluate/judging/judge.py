@@ -1,8 +1,8 @@
-"""What a judge says of a task's answers: asked once, stored, and looked at before anybody believes it."""
+"""What a judge says of a task's answers: asked once, stored as it comes, and looked at before anybody believes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,21 +15,26 @@ from ..results import JudgeResults
 from ..rows import EvaluationRow, RowScore
 from .judgements import Judged, Judgement, judged, questions, unreliable
 from .prompts import template_digest
-from .store import judgements_digest, read_judgements, write_judgements
+from .store import judgements_digest, read_judgements, read_parts, write_judgements, write_part
 
 
 class Judge(Protocol):
-    """Replies to questions about answers."""
+    """Replies to questions about answers.
+
+    Attributes:
+        part: of how many questions the replies are stored together; None: all.
+    """
+
+    part: int | None
 
     @property
     def identity(self) -> dict[str, Any]:
         """Who is asked, as it is pinned with the judgements."""
 
-    def try_out(self, stop: Interruption, report: Report) -> None:
-        """See that it can be asked, before answers are made for it."""
-
-    def ask(self, asked: Sequence[Judgement], stop: Interruption, report: Report) -> list[Judgement]:
-        """Return every question with its reply, in order."""
+    def ask(
+        self, asked: Sequence[Judgement], heard: Callable[[Judgement], object], stop: Interruption, report: Report
+    ) -> None:
+        """Ask every question, and tell of each with its reply as it comes."""
 
 
 def identity_of(settings: StoredJudge) -> dict[str, Any]:
@@ -56,14 +61,14 @@ def judge_task(  # noqa: PLR0917 all of them in the order that they are needed
     """Return what the judge says of a task's answers, from storage where it was asked the same before.
 
     Raises:
-        TrainerError: the judge does not answer, or storage failed; nothing half-asked is kept.
+        TrainerError: the judge does not answer, or storage failed; what it has said is kept for the next attempt.
     """
     judging = _judging(task)
     asked = questions(judging, rows, target, baseline)
     digest = judgements_digest(judge.identity, asked)
     replies = read_judgements(store, digest, folder, report)
     if replies is None:
-        made = judge.ask(asked, stop, report) if asked else []
+        made = _ask(judge, store, digest, asked, stop=stop, report=report)
         replies = write_judgements(store, digest, judge.identity, made, folder, report)
     else:
         report("task was judged before", task=task.name, questions=len(replies))
@@ -88,6 +93,26 @@ def judge_task(  # noqa: PLR0917 all of them in the order that they are needed
         minimum_agreement=judging.minimum_agreement,
         unreliable=trouble,
     )
+
+
+def _ask(
+    judge: Judge, store: Store, digest: str, asked: list[Judgement], *, stop: Interruption, report: Report
+) -> list[Judgement]:
+    """Return every question with its reply, in order; those that an attempt before was told are not asked again."""
+    known = read_parts(store, digest, asked, report)
+    missing = [each for each in asked if each.place not in known]
+    if known:
+        report("the judge goes on", known=len(known), questions=len(missing))
+    size = judge.part or max(len(missing), 1)
+    for at in range(0, len(missing), size):
+        heard: list[Judgement] = []
+        try:
+            judge.ask(missing[at : at + size], heard.append, stop, report)
+        finally:
+            said = list(heard)
+            write_part(store, digest, said)
+            known |= {each.place: each for each in said}
+    return [known[each.place] for each in asked]
 
 
 def _judging(task: EvaluationTask) -> Judging:

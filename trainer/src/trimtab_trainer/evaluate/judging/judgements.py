@@ -46,6 +46,11 @@ class Judgement:
     model: str | None = None
 
     @property
+    def place(self) -> tuple[int, str]:
+        """Which question it is among those of a task."""
+        return self.number, self.slot
+
+    @property
     def said(self) -> str | int | None:
         """What the reply says, None if that cannot be read."""
         return read_reply(self.prompt, self.reply)
@@ -144,8 +149,8 @@ def judged(
     replies: dict[int, dict[str, Judgement]] = {}
     for each in judgements:
         replies.setdefault(each.number, {})[each.slot] = each
-    wanted = {(each.number, each.slot) for each in questions(judging, rows, target, baseline)}
-    if wanted != {(each.number, each.slot) for each in judgements}:
+    wanted = {each.place for each in questions(judging, rows, target, baseline)}
+    if wanted != {each.place for each in judgements}:
         raise ValueError(f"{len(judgements)} judgements are not those of the {len(wanted)} questions")
     own, others, counts = [], [], _Counts()
     for at, row in enumerate(rows):

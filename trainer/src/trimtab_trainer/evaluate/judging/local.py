@@ -7,7 +7,7 @@ gave them are gone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ UNQUANTIZED = QuantizationSettings(type=QuantizationType.NONE)
 class LocalJudge:
     """A judge whose weights are loaded when it is asked."""
 
+    part: int | None = None
+
     def __init__(self, settings: StoredJudgeModel, folder: Path, batch_size: int | None) -> None:
         self._settings, self._folder, self._batch_size = settings, folder, batch_size
         self._device = hardware.device()
@@ -54,11 +56,10 @@ class LocalJudge:
         """Who is asked, as it is pinned with the judgements."""
         return {"digest": self._settings.digest, "computeType": str(self._type).removeprefix("torch.")}
 
-    def try_out(self, stop: Interruption, report: Report) -> None:
-        """Do nothing: prepare has found the model, and its weights wait until those of the answers are gone."""
-
-    def ask(self, asked: Sequence[Judgement], stop: Interruption, report: Report) -> list[Judgement]:
-        """Return every question with the reply that is most likely, the first of equals.
+    def ask(
+        self, asked: Sequence[Judgement], heard: Callable[[Judgement], object], stop: Interruption, report: Report
+    ) -> None:
+        """Tell of every question with the reply that is most likely, the first of equals.
 
         Raises:
             Interrupted: told to stop.
@@ -84,15 +85,13 @@ class LocalJudge:
         report("judge loaded", digest=digest, device=hardware.describe(self._device))
         flat = [sequence for row in rows for sequence in row.sequences]
         values = iter(log_likelihoods(model, flat, batch_size=self._batch_size, stop=stop, report=report))
-        replies = []
         for each in asked:
             likelihoods = [next(values) for _ in each.prompt.options]
-            replies.append(replace(each, reply=each.prompt.options[likelihoods.index(max(likelihoods))]))
+            heard(replace(each, reply=each.prompt.options[likelihoods.index(max(likelihoods))]))
         del model
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        report("judge asked", questions=len(replies), digest=digest)
-        return replies
+        report("judge asked", questions=len(asked), digest=digest)
 
 
 _AS_CLASSIFICATION = {

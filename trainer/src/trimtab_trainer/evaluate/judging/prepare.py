@@ -16,7 +16,7 @@ from ..rows import EvaluationRow
 def check_judge(config: EvaluationConfig, report: Report) -> None:
     """Refuse an endpoint whose url is none, and a local judge that is not there, or is another one than was pinned.
 
-    Whether an endpoint answers is known to the pod that may ask it: see `endpoint.Endpoint.try_out`.
+    Whether an endpoint answers is known to the pod that may ask it, once there are answers.
 
     Raises:
         SettingsInvalid: of the endpoint; BASE_MODEL_NOT_FOUND, BASE_MODEL_INVALID, BASE_MODEL_CHANGED, of the model.

@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 
 from ...contract import Judging, canonical_json
-from ..scoring.schemas import parsed
+from ..scoring.structured.schemas import parsed
 
 MARK_DIGITS = 16
 
@@ -100,12 +100,6 @@ def pairwise_prompt(judging: Judging, question: str, first: str, second: str, re
         reference=_reference(mark, reference),
     )
     return JudgePrompt(text, tuple(json.dumps({BETTER: each}) for each in (FIRST, SECOND, TIE)))
-
-
-def trial_prompt() -> JudgePrompt:
-    """Return a question of our own, with nothing of anybody's rows in it: whether a judge can be asked at all."""
-    judging = Judging(instructions="The answer that is right is better.")
-    return pairwise_prompt(judging, "How much is 1 + 1?", "2", "3", None)
 
 
 def rubric_prompt(judging: Judging, question: str, answer: str, reference: str | None) -> JudgePrompt:

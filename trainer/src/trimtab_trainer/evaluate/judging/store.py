@@ -1,9 +1,11 @@
 """What one judge said of one task's answers, in object storage under the digest of all that was asked. No torch.
 
     <output>/evaluations/judgements/<digest>/judgements-*.jsonl    and MANIFEST.json last
+    <output>/evaluations/judgements/<digest>/part-*.jsonl          until then: what was said so far
 
-The digest is of the judge and of every word that it was asked, so a task that was judged is not judged again. An
-endpoint may say something else when it is asked once more: what was stored first counts.
+The digest is of the judge and of every word that it was asked, so a task that was judged is not judged again, and who
+goes on where another was killed asks what was not answered. An endpoint may say something else when it is asked once
+more: what was stored first counts.
 """
 
 from __future__ import annotations
@@ -17,21 +19,12 @@ from typing import Any
 
 from ...contract import digest_of
 from ...report import Report
-from ...storage import (
-    MANIFEST,
-    FileEntry,
-    ObjectDamaged,
-    ObjectMissing,
-    Store,
-    commit,
-    fetch,
-    read_manifest,
-    upload_folder,
-)
+from ...storage import ObjectDamaged, ObjectMissing, Store, fetch, keep, name_by_hash
 from ...storage.layout import evaluation_judgements_prefix, hexadecimal
 from .judgements import Judgement
 
 VERSION = "trimtab.dev/judgements/v1"
+PART, PART_ENDS = "part-", ".jsonl"
 
 
 def judgements_digest(judge: dict[str, Any], asked: Sequence[Judgement]) -> str:
@@ -74,25 +67,51 @@ def write_judgements(  # noqa: PLR0917 all of them in the order that they are ne
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     file = made / "judgements.jsonl"
+    file.write_bytes(_lines(judgements))
+    name_by_hash(file)
+
+    def stored() -> list[Judgement] | None:
+        found = read_judgements(store, digest, folder, report)
+        return found if found is not None and len(found) == len(judgements) else None
+
+    kept = keep(store, prefix, {"version": VERSION, "digest": digest, "judge": judge}, stored, made)
+    store.delete([info.path for info in store.list(f"{prefix}/{PART}")])
+    return kept
+
+
+def write_part(store: Store, digest: str, judgements: Sequence[Judgement]) -> None:
+    """Store some of a task's judgements, for whoever goes on."""
+    if judgements:
+        data = _lines(judgements)
+        name = f"{PART}{hashlib.sha256(data).hexdigest()}{PART_ENDS}"
+        store.put(f"{evaluation_judgements_prefix(digest)}/{name}", data)
+
+
+def read_parts(
+    store: Store, digest: str, asked: Sequence[Judgement], report: Report
+) -> dict[tuple[int, str], Judgement]:
+    """Return what was stored of some questions before all were answered, by place; what does not verify is left out.
+
+    Raises:
+        TrainerError: storage cannot be read.
+    """
+    prompts, found = {each.place: each.prompt for each in asked}, dict[tuple[int, str], Judgement]()
+    for info in store.list(f"{evaluation_judgements_prefix(digest)}/{PART}"):
+        try:
+            data = store.read(info.path)
+            if not info.path.endswith(f"{PART}{hashlib.sha256(data).hexdigest()}{PART_ENDS}"):
+                raise ObjectDamaged(f"{store.address(info.path)} is not as it was written")
+            part = [Judgement.of(json.loads(line)) for line in data.splitlines()]
+        except (ObjectMissing, ObjectDamaged, ValueError, KeyError, TypeError) as error:
+            report.warn("some stored judgements do not verify, the judge is asked again", error=str(error))
+            continue
+        for each in part:
+            if prompts.get(each.place) == each.prompt:
+                found.setdefault(each.place, each)
+    return found
+
+
+def _lines(judgements: Sequence[Judgement]) -> bytes:
     # ASCII: a text may hold what other programs take for the end of a line.
-    lines = [json.dumps(each.to_json(), sort_keys=True, separators=(",", ":")) for each in judgements]
-    file.write_text("".join(f"{line}\n" for line in lines))
-    file.rename(made / f"judgements-{FileEntry.read(file, file.name).sha256[:16]}.jsonl")
-    for _ in range(2):
-        if not _has_manifest(store, prefix):
-            entries = upload_folder(store, made, prefix)
-            document = {"version": VERSION, "digest": digest, "judge": judge}
-            commit(store, prefix, {**document, "files": [entry.to_json() for entry in entries]})
-        stored = read_judgements(store, digest, folder, report)
-        if stored is not None and len(stored) == len(judgements):
-            return stored
-        store.delete([f"{prefix}/{MANIFEST}"])
-    raise ObjectDamaged(f"{store.address(prefix)} is not as it was written; check the object storage")
-
-
-def _has_manifest(store: Store, prefix: str) -> bool:
-    try:
-        return read_manifest(store, prefix) is not None
-    except ObjectDamaged:
-        store.delete([f"{prefix}/{MANIFEST}"])
-        return False
+    lines = (json.dumps(each.to_json(), sort_keys=True, separators=(",", ":")) for each in judgements)
+    return "".join(f"{line}\n" for line in lines).encode()

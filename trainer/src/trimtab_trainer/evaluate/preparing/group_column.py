@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ...contract import EvaluationTask, Reason, Threshold
 from ...contract.evaluation import DEFAULT_GROUP_ROWS
@@ -11,8 +11,13 @@ from ...data.cleaning.steps import Finding
 from ...data.reading.messages import malformed
 from ...data.reading.readers import Record
 from ...errors import DataInvalid
-from ..scoring.parsing import composed
-from ..statistics import MINIMUM_GROUP_CLUSTERS, large_enough
+from ..rows import EvaluationRow
+from ..scoring.groups.odds import Rate, rates
+from ..scoring.texts.parsing import composed
+from ..statistics import MINIMUM_GROUP_CLUSTERS, Resampling, large_enough
+
+NAMED_RATES = 4
+"""Rates that a message names."""
 
 
 def group_of(record: Record, column: str, setting: str = "groupBy") -> str | None:
@@ -91,3 +96,55 @@ def check_groups(task: EvaluationTask, rows: Iterable[tuple[str | None, int]], t
 
 def _enough(clusters_of_rows: list[int], minimum: int) -> bool:
     return large_enough(len(clusters_of_rows), len(set(clusters_of_rows)), minimum_rows=minimum)
+
+
+def check_odds(
+    task: EvaluationTask, rows: Sequence[EvaluationRow], threshold: Threshold, resampling: Resampling
+) -> str | None:
+    """Refuse a gap of odds where no rate can be compared; return what it promises nothing of, for people.
+
+    Raises:
+        DataInvalid: GROUP_MISSING, with how many rows are lacking where fewest are.
+    """
+    if threshold.task != task.name or threshold.maximum_odds_gap is None:
+        return None
+    minimum = threshold.minimum_group_rows or DEFAULT_GROUP_ROWS
+    every = list(rates(task, rows, resampling, minimum))
+    enough = f"{minimum} rows and {MINIMUM_GROUP_CLUSTERS} clusters"
+    lacking = [rate for rate in every if not rate.compared]
+    if len(lacking) == len(every):
+        needed, nearest = min(((_lacking(rows, rate, minimum), rate) for rate in every), key=lambda each: each[0])
+        raise DataInvalid(
+            f"task {task.name}: maximumOddsGap needs two groups of at least {enough} that a rate of one label is of; "
+            f"nearest is {nearest.figure}, with {_sizes(rows, nearest)}, which lacks {needed} rows of clusters of "
+            "their own; add rows, raise dataset.limit, or lower minimumGroupRows",
+            Reason.GROUP_MISSING,
+        )
+    if not lacking:
+        return None
+    named = ", ".join(rate.figure for rate in lacking[:NAMED_RATES])
+    more = f" and {len(lacking) - NAMED_RATES} more" if len(lacking) > NAMED_RATES else ""
+    return (
+        f"task {task.name}: maximumOddsGap promises nothing of {named}{more}: no two groups have {enough} of each; add "
+        "rows, or lower minimumGroupRows"
+    )
+
+
+def _clusters_by_group(rows: Sequence[EvaluationRow], rate: Rate) -> list[tuple[str, list[int]]]:
+    """Return the cluster of each row of a rate by group, the largest group first."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for at in rate.rows:
+        found[str(rows[at].group)].append(rows[at].cluster)
+    return sorted(found.items(), key=lambda each: (-len(each[1]), each[0]))
+
+
+def _lacking(rows: Sequence[EvaluationRow], rate: Rate, minimum: int) -> int:
+    """Return how many rows would do: to the largest group, and to all others, which are pooled where they are small."""
+    groups = [clusters for _, clusters in _clusters_by_group(rows, rate)]
+    largest, others = groups[0] if groups else [], [cluster for each in groups[1:] for cluster in each]
+    return sum(max(0, minimum - len(each), MINIMUM_GROUP_CLUSTERS - len(set(each))) for each in (largest, others))
+
+
+def _sizes(rows: Sequence[EvaluationRow], rate: Rate) -> str:
+    found = _clusters_by_group(rows, rate)[:5]
+    return ", ".join(f"{name} ({len(each)} rows in {len(set(each))} clusters)" for name, each in found) or "no rows"

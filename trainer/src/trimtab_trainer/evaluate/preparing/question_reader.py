@@ -19,9 +19,9 @@ from ...data.reading.keys import USED
 from ...data.reading.readers import Record
 from ...data.reading.source import Source
 from ...errors import DataInvalid, SettingsInvalid
-from ..scoring.parsing import composed
-from ..scoring.patterns import PatternRefused, pattern_of
-from ..scoring.schemas import SchemaRefused, schema_of
+from ..scoring.structured.schemas import SchemaRefused, schema_of
+from ..scoring.texts.parsing import composed
+from ..scoring.texts.patterns import PatternRefused, pattern_of
 from .group_column import group_of, refuse_ungrouped
 from .questions import (
     REFUSE,

@@ -33,11 +33,11 @@ from ...data.reading.keys import check_row
 from ...data.reading.messages import is_learned, malformed, spoken
 from ...data.reading.messages import text as checked_text
 from ...data.reading.readers import Record
-from ..scoring.parsing import NUMBER, composed, parse_number
-from ..scoring.patterns import pattern_of
-from ..scoring.refusals import is_refusal
-from ..scoring.schemas import LEVELS, SchemaRefused, parsed, schema_of
-from ..scoring.tool_calls import calls_text
+from ..scoring.structured.schemas import LEVELS, SchemaRefused, parsed, schema_of
+from ..scoring.structured.tool_calls import calls_text
+from ..scoring.texts.parsing import NUMBER, composed, parse_number
+from ..scoring.texts.patterns import pattern_of
+from ..scoring.texts.refusals import is_refusal
 
 REFUSE = "refuse"
 """Column of a Refusal row: whether it is to be refused."""
@@ -118,7 +118,7 @@ def answered(row: Row, text: str) -> Row:
 
 def text_question(row: Row) -> Question:
     """Return a row whose own likelihood is asked for."""
-    return Question(row, hashlib.sha256(row.to_json()).digest(), None, row.answer)
+    return Question(row, hashlib.sha256(row.canonical()).digest(), None, row.answer)
 
 
 def referenced_question(row: Row) -> Question:
@@ -138,7 +138,7 @@ def referenced_question(row: Row) -> Question:
         reference = row.completion
     if not reference.strip():
         raise Unreferenced
-    return Question(row, hashlib.sha256(row.to_json()).digest(), None, reference)
+    return Question(row, hashlib.sha256(row.canonical()).digest(), None, reference)
 
 
 def turns_of(row: Row) -> list[Row]:
@@ -189,7 +189,7 @@ def calling_question(row: Row) -> Question:
         raise Unreferenced
     return Question(
         row,
-        hashlib.sha256(row.to_json()).digest(),
+        hashlib.sha256(row.canonical()).digest(),
         None,
         reference,
         schema=canonical_json(schemas).decode(),
@@ -331,7 +331,7 @@ def preferring_question(row: Row) -> Question:
     if row.is_tied:
         raise malformed(row.place, "has the same answer as chosen and as rejected")
     said = tuple(each.answer for each in row.answers)
-    return Question(row, hashlib.sha256(row.to_json()).digest(), None, said[0], choices=said, answer=0)
+    return Question(row, hashlib.sha256(row.canonical()).digest(), None, said[0], choices=said, answer=0)
 
 
 def labelled_question(row: Row, labels: tuple[str, ...]) -> Question:

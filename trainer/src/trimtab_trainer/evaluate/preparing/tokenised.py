@@ -25,7 +25,7 @@ from ...data.reading.formats import Row
 from ...data.reading.messages import is_learned, malformed, spoken
 from ...errors import DataInvalid, SettingsInvalid
 from ..rows import Sequence, Span
-from ..scoring.tool_calls import Call, Unreadable, expected_calls, read_calls
+from ..scoring.structured.tool_calls import Call, Unreadable, expected_calls, read_calls
 from .questions import Question
 
 BATCH_QUESTIONS = 256

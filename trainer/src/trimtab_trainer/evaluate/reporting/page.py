@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ...contract import Check, EvaluationOutcome, Result, Threshold
-from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, Against, as_told
+from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, GAPS, Against, as_told
 from ...contract.gate.bounds import Finding
 from ...contract.gate.verdict import Verdict, judge
 from ...pages.environment import environment, leaves
@@ -173,6 +173,7 @@ _ENVIRONMENT = environment("trimtab_trainer.evaluate.reporting")
 _ENVIRONMENT.filters.update(probability=wording.probability, called=wording.called)
 _ENVIRONMENT.globals.update(
     gap_confidence=DEFAULT_GAP_CONFIDENCE,
+    gaps=GAPS,
     limit=wording.limit,
     found=wording.found,
     trained=wording.trained,

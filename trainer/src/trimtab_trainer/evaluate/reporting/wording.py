@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ...contract import Check, Threshold
-from ...contract.evaluation import Against
+from ...contract.evaluation import GAPS, Against
 from ...contract.gate.bounds import Finding
 from ...pages.wording import NOT_MEASURED, figure, percent, setting, short
 from ..results import EvaluatedModel
@@ -77,6 +77,8 @@ def limit(threshold: Threshold, bound: str, against: Against = Against.BASELINE)
             return f"at most {percent(threshold.maximum_worse_ratio, 6)} of the rows worse than the {other}'s{by}"
         case "maximumGroupRegression":
             return f"no group more than {setting(threshold.maximum_group_regression)} worse than the {other}"
+        case "maximumOddsGap":
+            return f"at most {setting(threshold.maximum_odds_gap)} between groups in every label's rates"
         case _:
             return f"at most {setting(threshold.maximum_group_gap)} between the best and the worst group"
 
@@ -87,8 +89,8 @@ def found(check: Check) -> str:
         return NOT_MEASURED
     if check.bound in ("minimum", "maximum"):
         return figure(check.estimate)
-    if check.bound == "maximumGroupGap":
-        return f"gap {figure(check.estimate)}"
+    if check.bound in GAPS:
+        return f"gap {figure(check.estimate)}" + (f" in {check.figure}" if check.figure else "")
     if check.bound == "maximumWorseRatio":
         return f"{percent(check.estimate, 2)} of the rows worse"
     size = abs(check.estimate)
@@ -103,7 +105,7 @@ def of_threshold(threshold: Threshold, bound: str) -> float | None:
 
 def against_limit(check: Check, threshold: Threshold) -> str:
     """Return on which side of its limit the estimate lies; of a group gap, what noise does not explain of it."""
-    value = check.low if check.bound == "maximumGroupGap" else check.estimate
+    value = check.low if check.bound in GAPS else check.estimate
     allowed = of_threshold(threshold, check.bound)
     if value is None or allowed is None or not math.isfinite(value):
         return NOT_MEASURED

@@ -1,9 +1,11 @@
 """What answers are worth, row by row, and the figures that sums over rows give; `comparison` calls it. Pure numpy.
 
-parsing        the label or the number that a text answers (`preparing` reads right answers by the same rules)
-text_metrics   generated texts against references, by the libraries that define the metrics
-metrics        every metric of a task as statistics by row and a function of their sums
-confusion      right against predicted labels
-row_by_row     wins and losses against the baseline, histograms, examples to look at
-group_figures  every figure by group, and what is known of group gaps
+measure       one metric of one model: statistics of rows whose sums suffice for its figures
+texts         what a text says: a label, a number, a refusal, and how near it is to another text
+structured    answers with a form: JSON and its schemas, tool calls
+labels        which label or choice was given: by likelihood or in words, right or wrong, how often, how surely
+groups        every figure by group, equal odds, pairs that differ in their group alone
+pair_metrics  of a chosen and a rejected answer
+metrics       every metric of a task, from all of these
+row_by_row    wins and losses against the baseline, histograms, examples to look at
 """

@@ -27,19 +27,16 @@ from ...contract.evaluation import (
 )
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, BrokenRow
-from .calibration import calibration
-from .counterfactuals import changed_measure
+from .groups.counterfactuals import changed_measure, decisions
+from .labels.calibration import calibration
+from .labels.label_metrics import choice_measure
 from .measure import Measure, mean, ratio
 from .pair_metrics import pair_values
-from .parsing import composed, parse_label, parse_number
-from .refusals import is_refusal
-from .structured import STRUCTURED, structured_values
-from .text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
+from .structured.structured_metrics import STRUCTURED, structured_values
+from .texts.parsing import composed, parse_number, says_nothing, written
+from .texts.refusals import is_refusal
+from .texts.text_metrics import bleu, bleu_statistics, chrf, chrf_statistics, exact_match, rouge_l, token_f1
 
-NO_LABEL = -1
-"""Predicted index of an answer that is none of the labels."""
-UNKNOWN = -2
-"""Predicted index where the likelihoods are not finite numbers."""
 NATS_OF_A_BROKEN_ROW = 1.0
 """By how much the mean likelihood of a row's tokens is worse where a model is broken for it: a perplexity times 2.7."""
 BYTES_OF_A_TOKEN = 4.0
@@ -82,7 +79,7 @@ def _of_type(
         case TaskType.PERPLEXITY:
             return [_likelihood(metric, rows, scores) for metric in chosen]
         case TaskType.GENERATION:
-            texts, references = _texts(task, scores), [row.reference for row in rows]
+            texts, references = written(task, scores), [row.reference for row in rows]
             return [
                 _written(metric, task, scores) if metric in OF_ANSWERS else _text(metric, task, texts, references)
                 for metric in chosen
@@ -94,7 +91,7 @@ def _of_type(
                 for metric in chosen
             ]
         case kind if kind in STRUCTURED:
-            values = structured_values(task, rows, _texts(task, scores))
+            values = structured_values(task, rows, written(task, scores))
             return [
                 _written(metric, task, scores)
                 if metric in OF_ANSWERS
@@ -102,9 +99,9 @@ def _of_type(
                 for metric in chosen
             ]
         case TaskType.REFUSAL:
-            refused = [is_refusal(text, task.pattern) for text in _texts(task, scores)]
+            texts = written(task, scores)
             return [
-                _written(metric, task, scores) if metric in OF_ANSWERS else _refused(metric, rows, refused)
+                _written(metric, task, scores) if metric in OF_ANSWERS else _refused(metric, task, rows, texts)
                 for metric in chosen
             ]
         case TaskType.JUDGE:
@@ -116,51 +113,11 @@ def _of_type(
             return [_pairs(metric, rows, scores) for metric in chosen]
         case _:
             return [
-                calibration(metric, rows, scores) if metric in OF_PROBABILITIES else _choice(metric, task, rows, scores)
+                calibration(metric, rows, scores)
+                if metric in OF_PROBABILITIES
+                else choice_measure(metric, task, rows, scores)
                 for metric in chosen
             ]
-
-
-def predictions(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
-    """Return the index of the choice each row's answer is, NO_LABEL or UNKNOWN; [rows].
-
-    By likelihood the choice of the largest summed log-likelihood, the first of equals.
-    """
-    if task.generates:
-        texts = _texts(task, scores)
-        found = [parse_label(text, row.choices) for text, row in zip(texts, rows, strict=True)]
-        return np.array([NO_LABEL if each is None else each for each in found], np.float64)
-    return _most_likely(rows, scores, normalized=False)
-
-
-def decisions(
-    task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]
-) -> list[str | float | None]:
-    """Return what a model decided in each row, so that equal decisions are equal; None where it is not known."""
-    if task.type in (TaskType.CLASSIFICATION, TaskType.MULTIPLE_CHOICE):
-        found = predictions(task, rows, scores)
-        return [
-            None if at == UNKNOWN else "" if at == NO_LABEL else row.choices[int(at)]
-            for row, at in zip(rows, found, strict=True)
-        ]
-    texts = _texts(task, scores)
-    if task.type is TaskType.REFUSAL:
-        return [float(is_refusal(text, task.pattern)) for text in texts]
-    if task.type is TaskType.REGRESSION:
-        numbers = [parse_number(text) for text in texts]
-        return ["" if number is None else number for number in numbers]
-    return [" ".join(composed(text).split()) for text in texts]
-
-
-def _most_likely(rows: Sequence[EvaluationRow], scores: Sequence[RowScore], *, normalized: bool) -> Array:
-    chosen = np.full(len(rows), float(UNKNOWN))
-    for index, (row, score) in enumerate(zip(rows, scores, strict=True)):
-        likelihoods = np.array(score.log_likelihoods, np.float64)
-        if len(likelihoods) and np.isfinite(likelihoods).all():
-            if normalized:
-                likelihoods = likelihoods / np.array([max(each.characters, 1) for each in row.sequences])
-            chosen[index] = likelihoods.argmax()
-    return chosen
 
 
 def _likelihood(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
@@ -189,16 +146,9 @@ def _perplexity(sums: Array) -> Array:
         return np.exp(ratio(sums))
 
 
-def _texts(task: EvaluationTask, scores: Sequence[RowScore]) -> list[str]:
-    texts = [score.text for score in scores]
-    if any(text is None for text in texts):
-        raise ValueError(f"task {task.name}: a score without a generated text")
-    return [text for text in texts if text is not None]
-
-
-def _text(metric: Metric, task: EvaluationTask, written: list[str], right: list[str]) -> Measure:
+def _text(metric: Metric, task: EvaluationTask, answers: list[str], right: list[str]) -> Measure:
     (name,) = RESULTS[metric]
-    texts, references = list(map(composed, written)), list(map(composed, right))
+    texts, references = list(map(composed, answers)), list(map(composed, right))
     if metric is Metric.BLEU:
         statistics = bleu_statistics(texts, references, task.bleu_tokenizer or BleuTokenizer.MTEVAL_13A)
         by_row = bleu(statistics, effective_order=True)
@@ -218,11 +168,15 @@ def _corpus(name: str, statistics: Array, score: Callable[[Array], Array], by_ro
     )
 
 
-def _refused(metric: Metric, rows: Sequence[EvaluationRow], refused: Sequence[bool]) -> Measure:
-    """Return the share of refusals among the rows that are to be refused, or among the others."""
+def _refused(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], texts: Sequence[str]) -> Measure:
+    """Return the share of refusals among the rows that are to be refused, or among the others.
+
+    An answer that says nothing is no refusal where one is wanted, and as good as one where it is not.
+    """
     if any(row.refuse is None for row in rows):
         raise ValueError("a row that does not say whether it is to be refused")
     wanted = metric is Metric.REFUSED_RATIO
+    refused = [is_refusal(text, task.pattern) if not says_nothing(text) else not wanted for text in texts]
     taken = np.array([row.refuse is wanted for row in rows])
     values = np.where(taken, np.array(refused, np.float64), np.nan)
     return _of_some(RESULTS[metric][0], values, lower_is_better=not wanted)
@@ -267,7 +221,7 @@ def _written(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -
 def _errors(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
     """Return parsed minus right number, NaN where nothing could be parsed; [rows]."""
     errors = np.full(len(rows), np.nan)
-    for index, (row, text) in enumerate(zip(rows, _texts(task, scores), strict=True)):
+    for index, (row, text) in enumerate(zip(rows, written(task, scores), strict=True)):
         if row.number_reference is None:
             raise ValueError(f"task {task.name}: row {row.number} has no number to compare with")
         answer = parse_number(text)
@@ -291,74 +245,6 @@ def _pairs(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowSc
     (name,) = RESULTS[metric]
     share = metric not in (Metric.PAIR_MARGIN, Metric.REWARD_MARGIN)
     return mean(name, pair_values(metric, rows, scores), range=(0.0, 1.0) if share else None)
-
-
-def _choice(metric: Metric, task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:
-    normalized = metric is Metric.ACCURACY_NORMALIZED
-    chosen = _most_likely(rows, scores, normalized=True) if normalized else predictions(task, rows, scores)
-    answers = np.array([NO_LABEL if row.answer is None else row.answer for row in rows], np.float64)
-    if (answers == NO_LABEL).any():
-        raise ValueError(f"task {task.name}: a row without a right answer")
-    correct = np.where(chosen == UNKNOWN, np.nan, chosen == answers)
-    if metric in (Metric.ACCURACY, Metric.ACCURACY_NORMALIZED):
-        return mean(RESULTS[metric][0], correct, range=(0.0, 1.0))
-    count = len(task.labels or rows[0].choices)
-    statistics = label_statistics(answers, chosen, count)
-    at = (Metric.PRECISION, Metric.RECALL, Metric.F1).index(metric)
-
-    def values(sums: Array) -> Array:
-        by_label, micro = label_figures(sums)
-        return np.stack([macro(by_label[..., at, :], sums), micro[..., at]], axis=-1)
-
-    return Measure(
-        RESULTS[metric], statistics, values, "accuracy", correct, range=(0.0, 1.0), kinds=answers, kinds_count=count
-    )
-
-
-def label_statistics(answers: Array, chosen: Array, labels: int) -> Array:
-    """Return true positives, predictions and answers of each label: [rows, 3 * labels]."""
-    each = np.arange(labels)
-    answered, predicted = answers[:, None] == each, chosen[:, None] == each
-    # Half of the memory of a float32: there may be 200 labels and many rows, and NaN must fit in.
-    statistics = np.concatenate([answered & predicted, predicted, answered], axis=1).astype(np.float16)
-    statistics[chosen == UNKNOWN] = np.nan
-    return statistics  # type: ignore[return-value]  # widened when rows are summed
-
-
-def label_figures(sums: Array) -> tuple[Array, Array]:
-    """Return precision, recall and F1, by label and over all labels (micro), from sums of `label_statistics`.
-
-    scikit-learn's definitions with zero_division=0: 0 where a label is neither predicted nor an answer.
-
-    Returns:
-        [..., 3, labels] and [..., 3].
-    """
-    parts = sums.reshape(*sums.shape[:-1], 3, -1)
-
-    def figures(hits: Array, predicted: Array, answered: Array) -> Array:
-        unknown = np.isnan(hits)
-        with np.errstate(all="ignore"):
-            found = np.stack([hits / predicted, hits / answered, 2 * hits / (predicted + answered)], axis=-1)
-        return np.where(unknown[..., None], np.nan, np.nan_to_num(found))
-
-    by_label = np.moveaxis(figures(parts[..., 0, :], parts[..., 1, :], parts[..., 2, :]), -1, -2)
-    total = parts.sum(axis=-1)
-    return by_label, figures(total[..., 0], total[..., 1], total[..., 2])
-
-
-def macro(by_label: Array, sums: Array) -> Array:
-    """Return the mean over the labels that are the answer or the prediction of some row, [...].
-
-    What nobody asked for and nobody answered says nothing of a model (scikit-learn's default `labels`).
-
-    Args:
-        by_label: [..., labels].
-        sums: of `label_statistics`, [..., 3 * labels].
-    """
-    parts = sums.reshape(*sums.shape[:-1], 3, -1)
-    absent = parts[..., 1, :] + parts[..., 2, :] == 0  # of unknown predictions NaN, which stays
-    with np.errstate(all="ignore"):
-        return np.asarray(np.where(absent, 0.0, by_label).sum(axis=-1) / (~absent).sum(axis=-1), np.float64)
 
 
 def _harness(scores: Sequence[RowScore], lower_is_better: Mapping[str, bool] | None) -> list[Measure]:

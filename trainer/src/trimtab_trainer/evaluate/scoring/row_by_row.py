@@ -13,8 +13,8 @@ from ...contract import EvaluationTask, TaskType
 from ..results import Example, Histogram
 from ..rows import EvaluationRow, RowScore
 from ..statistics import Array, finite
+from .labels.predictions import NO_LABEL, UNKNOWN, predictions
 from .measure import Measure
-from .metrics import NO_LABEL, UNKNOWN, predictions
 
 BINS = 24
 OUTERMOST = 0.005
@@ -132,7 +132,9 @@ def _answers(
 
 
 def _choice(row: EvaluationRow, score: RowScore, chosen: float) -> str:
-    if chosen in (UNKNOWN, NO_LABEL) or row.answer is None:
+    if chosen == NO_LABEL:
+        return "two choices that are as likely as each other"
+    if chosen == UNKNOWN or row.answer is None:
         return "log-likelihoods that are not finite numbers"
     own, right = score.log_likelihoods[int(chosen)], score.log_likelihoods[row.answer]
     return f"{row.choices[int(chosen)]} (log-likelihood {own:.3f}; of the right answer {right:.3f})"

@@ -14,7 +14,7 @@ figure        the same figure of target and baseline, their change, and the loss
 bounds        what is known about each bound of a threshold
 group_gap     rows by group, and the gap between the best and the worst that noise does not explain
 
-`comparison` and `scoring.group_figures` call it; `preparing` asks how many rows make a group.
+`comparison` and `scoring.groups.group_figures` call it; `preparing` asks how many rows make a group.
 """
 
 from .arrays import Array, Indices
@@ -24,7 +24,7 @@ from .broken_rows import BrokenRow
 from .distribution import INTERVAL, Distribution
 from .figure import Figure, finite
 from .group_gap import MINIMUM_GROUP_CLUSTERS, Gap, Partition, gap, large_enough, partition
-from .p_values import MINIMUM_CLUSTERS, p_at_least, p_at_most
+from .p_values import MINIMUM_CLUSTERS, MINIMUM_WEIGHT, p_at_least, p_at_most
 from .sample_size import rows_needed
 from .worse_rows import worse_check
 
@@ -32,6 +32,7 @@ __all__ = [
     "INTERVAL",
     "MINIMUM_CLUSTERS",
     "MINIMUM_GROUP_CLUSTERS",
+    "MINIMUM_WEIGHT",
     "Array",
     "BrokenRow",
     "Distribution",

@@ -118,14 +118,17 @@ def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) 
     elif confidence is not None and facts["estimate"] is not None:
         share = _share_to_see(bound, figure)
         hidden = 0.0 if share is None else unseen(share, bound.distribution.weighs)
-        facts["p_pass"] = max(bound.broken(bound.distribution, bound.limit), hidden)
-        facts["p_fail"] = bound.kept(bound.distribution, bound.limit)
+        broken = bound.broken(bound.distribution, bound.limit)
+        facts["p_pass"] = max(broken, hidden)
+        kept = bound.kept(bound.distribution, bound.limit)
+        facts["p_fail"] = kept
         facts["rows_needed"] = rows_needed(
             bound.distribution,
             bound.limit,
             bound.tolerance,
             rows=rows,
             confidence=confidence,
+            p=min(broken, kept),
             share=share or bound.share,
         )
     return Check.model_validate({"threshold": index, "bound": bound.name, **facts})

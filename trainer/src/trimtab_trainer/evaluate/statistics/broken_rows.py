@@ -76,6 +76,8 @@ def unseen(share: float, weights: Array, times: float = 1.0) -> float:
         powers = np.arange(1, (STEPS - 1) // size + 1)
         series[size * powers] -= counts[size] * (-odds) ** powers / powers
     series *= times
+    if not series[1:].any():  # no row weighs less than what shows
+        return math.exp(series[0])
     derived, found = np.arange(STEPS) * series, np.zeros(STEPS)
     found[0] = math.exp(series[0])
     for at in range(1, STEPS):

@@ -80,11 +80,18 @@ def large_enough(rows: int, clusters: int, *, minimum_rows: int) -> bool:
     return rows >= minimum_rows and clusters >= MINIMUM_GROUP_CLUSTERS
 
 
-def partition(groups: Sequence[str | None], resampling: Resampling, *, minimum_rows: int) -> Partition:
-    """Return the rows by group; groups of fewer rows, or of fewer than MINIMUM_GROUP_CLUSTERS clusters, as one."""
+def partition(
+    groups: Sequence[str | None], resampling: Resampling, *, minimum_rows: int, among: Indices | None = None
+) -> Partition:
+    """Return the rows by group; groups of fewer rows, or of fewer than MINIMUM_GROUP_CLUSTERS clusters, as one.
+
+    Args:
+        among: the rows that count; all if absent.
+    """
     names = np.array([NO_GROUP if each is None else each for each in groups], dtype=object)
+    taken = np.arange(len(names)) if among is None else among
     found: dict[str, Indices] = {
-        str(name): np.flatnonzero(names == name) for name in sorted({str(each) for each in names})
+        str(name): taken[names[taken] == name] for name in sorted({str(each) for each in names[taken]})
     }
 
     def clusters(rows: Indices) -> int:

@@ -18,6 +18,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from ...certificates import why_not_taken
 from ...contract import Reason
 from ...contract.parsing import Unreadable, read_object
 from ...errors import SettingsInvalid, StorageFailed
@@ -28,6 +29,8 @@ TIMEOUT = (10, 300)
 ATTEMPTS, PAUSE_SECONDS = 4, 1.0
 ANSWER_BYTES, CHUNK_BYTES = 4 << 20, 1 << 16
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+WITHOUT_TLS = "WRONG_VERSION_NUMBER"
+"""OpenSSL's word for an answer that is no TLS at all, such as plain HTTP."""
 _REFERENCE = re.compile(
     r"oci://(?P<host>[A-Za-z0-9.-]+(?::[0-9]{1,5})?)/(?P<repository>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
@@ -173,12 +176,17 @@ class Registry:
                 time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
             try:
                 answer = ask()
-            except requests.exceptions.SSLError:
-                raise SettingsInvalid(
-                    f"the certificate of registry {self._reference.host} is not trusted; put its issuer's into key "
-                    f"ca.crt of {self._source}"
-                ) from None
             except requests.RequestException as error:
+                if why_not_taken(error) is not None:
+                    raise SettingsInvalid(
+                        f"the certificate of registry {self._reference.host} is not trusted; put its issuer's into key "
+                        f"ca.crt of {self._source}"
+                    ) from None
+                if WITHOUT_TLS in str(error):
+                    raise SettingsInvalid(
+                        f"registry {self._reference.host} does not speak TLS, and exports go to no other; name "
+                        "the port where it does"
+                    ) from None
                 trouble = str(error) if isinstance(error, _Odd) else type(error).__name__
                 continue
             if answer.status_code in good:

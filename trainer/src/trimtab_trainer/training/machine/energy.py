@@ -62,7 +62,7 @@ class EnergyMeter:
             return None
         try:
             now = self._read()
-        except Exception:
+        except Exception:  # whatever the library makes of it
             self._read = None
             return None
         taken, self._last = max(0.0, now - self._last), now

@@ -7,6 +7,7 @@ before anything heavy.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from collections.abc import Callable
@@ -51,16 +52,34 @@ def configure(processes: int = 1, rank: int = 0) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic products on CUDA
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that must not be downloaded
-    # bitsandbytes hands some of its operations to it when it is imported: other bits where there is a compiler, and
-    # everywhere a longer start.
-    torch.compile = _uncompiled
+    import_bitsandbytes()
     torch.set_num_threads(max(1, processors() // processes))
     # On CUDA some kernels (attention's backward) have no deterministic form: they warn, and the run goes on.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # It would also fill all fresh memory with NaN, a check for programs under suspicion that costs 6 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     check_accelerator(given(os.environ), processes, rank)
+
+
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes with its operations as they are written; call it before what imports that library.
+
+    It hands some of them to torch.compile while it is imported: other bits where there is a compiler, and everywhere a
+    longer start. Torch has no switch for one library, so its function is exchanged meanwhile, and is there again after:
+    no other thread may compile until then.
+    """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that must not be downloaded
+    own = torch.compile
+    torch.compile = _uncompiled
+    try:
+        importlib.import_module("bitsandbytes")
+    finally:
+        torch.compile = own
+
+
+def _uncompiled(model: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
+    """Take the place of torch.compile: a function stays what it is, whether given or decorated."""
+    return model if model is not None else lambda given: given
 
 
 def check_accelerator(given: Given | None, processes: int = 1, rank: int = 0) -> None:
@@ -114,11 +133,6 @@ def _trouble() -> str:
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().partition("\n")[0]
     return f"torch {torch.__version__} for {torch.version.cuda or torch.version.hip} finds no more"
-
-
-def _uncompiled(model: Callable[..., Any] | None = None, **_: Any) -> Callable[..., Any]:
-    """Take the place of torch.compile: a function stays what it is, whether given or decorated."""
-    return model if model is not None else lambda given: given
 
 
 def steady_products(root: Path = Path("/")) -> None:

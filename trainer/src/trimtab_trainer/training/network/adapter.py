@@ -74,6 +74,7 @@ class Adapted(Trained):
     def remove(self) -> PreTrainedModel:
         """Take the adapter off and return the bare base model."""
         self.attend_under_masks()
+        self.kernels.keep(())
         base: PreTrainedModel = self.peft.unload()
         if hasattr(base, "peft_config"):
             del base.peft_config

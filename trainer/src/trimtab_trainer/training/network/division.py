@@ -129,7 +129,7 @@ class Division:
         self._inside = True
         try:
             yield
-        except Exception as error:
+        except Exception as error:  # raised again, when all is as it was
             self._inside = False
             if is_out_of_memory(error):
                 traceback.clear_frames(error.__traceback__)  # they keep activations

@@ -26,9 +26,10 @@ from ..batches import MicroBatch
 from .attention import LAYOUT, attend_by_rows, attend_under_masks, laid, supports_rows
 from .checksums import checksums
 from .division import Division, Whole, show
+from .kernels import Kernels
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
 
 FOUR_POSITIONS = frozenset({
@@ -172,6 +173,7 @@ class LanguageModel:
         self.position_axes = 4 if causal.config.model_type in FOUR_POSITIONS else 1
         self.attends_by_rows = False
         self.holding: Whole | Division = getattr(causal, "division", None) or Whole()
+        self.kernels = Kernels()
 
     def attend_by_rows(self) -> None:
         """Compute packed sequences row by row instead of under masks, where the model can."""
@@ -196,15 +198,24 @@ class LanguageModel:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.compute_type)
 
-    def hidden(self, batch: MicroBatch) -> Tensor:
+    def cache(self) -> DynamicCache:
+        """Return room for keys and values, one line for each of a batch."""
+        from transformers import DynamicCache
+
+        return DynamicCache(config=self.causal.config.get_text_config())
+
+    def hidden(self, batch: MicroBatch, cache: DynamicCache | None = None) -> Tensor:
         """Return the last hidden states [B, T, H] of a micro-batch; rows packed into a sequence do not see each other.
 
+        With a cache the tokens stand behind those that it was filled with, it is filled with them; nothing is packed.
         By rows, the layers are given where they lie; else transformers makes a block-diagonal mask of the positions,
         but only without attention_mask and cache.
         """
         positions = batch.positions if self.position_axes == 1 else batch.positions.expand(self.position_axes, -1, -1)
-        inputs = {"input_ids": batch.tokens, "position_ids": positions, "use_cache": False}
-        if self.attends_by_rows and batch.rows is not None:
+        inputs: dict[str, Any] = {"input_ids": batch.tokens, "position_ids": positions, "use_cache": False}
+        if cache is not None:
+            output = self.text(**{**inputs, "use_cache": True}, past_key_values=cache)
+        elif self.attends_by_rows and batch.rows is not None:
             with laid():
                 output = self.text(**inputs, **{LAYOUT: batch.rows})
         else:

@@ -59,15 +59,18 @@ def pause_seconds(status: WorkStatus, first: float) -> float:
     """Return the seconds that pass between the last attempt and the next: `first`, twice as many each time.
 
     Failures are counted over all attempts. A disruption costs no time, as the next node may be a good one; but a node
-    that refuses pods is free, so that the scheduler chooses it again and again.
+    that refuses pods is free, so that the scheduler chooses it again and again, and what deletes a Job twice may be a
+    policy that sweeps them all.
     """
     last = status.attempts[-1] if status.attempts else None
     if last is None:
         return 0
     if last.charged_to == "failures":
         return max(_doubled(first, status.failures), last.retry_after_seconds or 0)
-    refused = takewhile(lambda each: each.reason == AttemptReason.POD_FAILED, reversed(status.attempts))
-    times = sum(1 for _ in refused)
+    alike = sum(1 for _ in takewhile(lambda each: each.reason == last.reason, reversed(status.attempts)))
+    times = {AttemptReason.POD_FAILED.value: alike, AttemptReason.JOB_DELETED.value: alike - 1}.get(
+        last.reason or "", 0
+    )
     return _doubled(first, times) if times else 0
 
 
@@ -110,8 +113,11 @@ def enter(status: S, seen: Attempt, images: dict[str, str], now: datetime) -> S:
     )
 
 
-def note_start(status: S, seen: Attempt) -> S:
-    """Return the status with the start of the first pod that runs now; one that is over may be counted already."""
+def note_start(status: S, seen: Attempt, now: datetime) -> S:
+    """Return the status with the start of the first pod that runs now; one that is over may be counted already.
+
+    A node's clock may be hours behind or ahead: no pod started before its Job was made, or let go on.
+    """
     attempt = open_attempt(status)
     if attempt is None or attempt.start_time is not None:
         return status
@@ -119,31 +125,39 @@ def note_start(status: S, seen: Attempt) -> S:
     started = [pod.started for pod in seen.current if pod.started is not None and not (pod.over and counted)]
     if not started:
         return status
-    return replace_last(status, attempt.model_copy(update={"start_time": format_time(min(started))}))
+    start = min(max(filter(None, (min(started), seen.created, seen.resumed))), now)
+    return replace_last(status, attempt.model_copy(update={"start_time": format_time(start)}))
 
 
 def tells_only_a_start(kind: Particulars[J, S], before: WorkStatus, after: WorkStatus) -> bool:
-    """Tell whether all news is that the pod of a stage before the last has started.
+    """Tell whether all news is that a pod has started that holds no accelerators.
 
-    It holds no accelerators and its end comes soon: the write that tells of that tells of the start too.
+    Its end comes soon: the write that tells of that tells of the start too.
     """
     attempt = open_attempt(after)
-    if attempt is None or attempt.stage == kind.stages[-1].value or attempt.start_time is None:
+    if attempt is None or attempt.stage == kind.main_stage.value or attempt.start_time is None:
         return False
     return replace_last(after, attempt.model_copy(update={"start_time": None})) == before
 
 
-def pause(status: S, now: datetime) -> S:
+def pause(status: S, seen: Attempt, now: datetime) -> S:
     """Return the status with the open attempt's clock stopped: its Job is suspended and its pod is gone."""
     attempt = open_attempt(status)
     if attempt is None or attempt.start_time is None:
         return status
     update = {
-        "active_seconds": running_seconds(attempt, now),
+        "active_seconds": running_seconds(attempt, _stopped(attempt, seen, now)),
         "start_time": None,
         "first_start_time": attempt.first_start_time or attempt.start_time,
     }
     return replace_last(status, attempt.model_copy(update=update))
+
+
+def _stopped(attempt: AttemptStatus, seen: Attempt | None, known: datetime) -> datetime:
+    """Return when an attempt's pods stopped: as their nodes tell, unless that is before they began, or ahead of what is
+    known otherwise."""
+    told, began = seen.stopped if seen is not None else None, parse_time(attempt.start_time)
+    return told if told is not None and (began or told) <= told <= known else known
 
 
 def was_suspended(status: WorkStatus, seen: Attempt) -> bool:
@@ -170,7 +184,7 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
     attempt = open_attempt(status)
     if attempt is None:
         return status
-    end = (seen.stopped if seen is not None else None) or ending.ended
+    end = _stopped(attempt, seen, ending.ended)
     seconds = running_seconds(attempt, end)
     charged: Literal["failures", "disruptions"] | None = None
     if ending.verdict is Verdict.FAILURE:
@@ -179,7 +193,7 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
         charged = "disruptions"
     summary = ending.words.summary if ending.words is not None else Summary()
     asked = ending.words.retry_after_seconds if ending.words is not None else None
-    works = attempt.stage == kind.stages[-1].value
+    works = attempt.stage == kind.main_stage.value
     reached = kind.step(status) if works else None
     closed = attempt.model_copy(
         update={
@@ -190,7 +204,7 @@ def close(kind: Particulars[J, S], job: J, status: S, ending: Ending, seen: Atte
             "accelerators": None,  # in the sums from here on; ten attempts must leave the status below 10 kB
             "start_time": attempt.first_start_time or attempt.start_time,
             "first_start_time": None,
-            "end_time": format_time(min(end, ending.ended)),  # the node's clock may be ahead, and the next try waits
+            "end_time": format_time(end),
             "active_seconds": seconds,
             "start_step": summary.resumed_from_step,
             "end_step": summary.step if summary.step is not None else reached,

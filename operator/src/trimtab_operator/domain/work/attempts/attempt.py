@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 
 from trimtab_trainer.contract import Progress, Stage
 
-from ...plan import Delete, Suspend
-from ...views import JobView, PodView
+from ...plan import Adopt, Body, Delete, Suspend
+from ...views import ATTEMPT_LABEL, MANAGED_BY_LABEL, STAGE_LABEL, JobView, PodView
 
 LINGER_SECONDS = 5.0
 """What is beside the trainer in its pod has this time to end once the trainer has: a native sidecar is stopped by the
@@ -186,6 +186,23 @@ class Attempt:
     def delete(self) -> Delete:
         """Return the action that ends it and gives back what it holds."""
         return Delete("Job", self.job.namespace, self.job.name, self.job.uid)
+
+    def adopt(self, label: str, owner: Body) -> Adopt:
+        """Return the action that makes its Job known as ours again.
+
+        Args:
+            label: that says whose it is.
+            owner: the reference to the object.
+        """
+        job = self.job
+        labels = {
+            MANAGED_BY_LABEL: "trimtab",
+            label: job.owner_name,
+            STAGE_LABEL: job.stage,
+            ATTEMPT_LABEL: str(job.attempt),
+        }
+        metadata = {"namespace": job.namespace, "name": job.name, "uid": job.uid, "labels": labels}
+        return Adopt({"kind": "Job", "metadata": {**metadata, "ownerReferences": [owner]}})
 
     def suspend(self, suspend: bool) -> Suspend:
         """Return the action that stops it after a checkpoint, or lets it go on."""

@@ -27,8 +27,9 @@ POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
     ("OutOfMemory", (ExitCode.OUT_OF_MEMORY,)),
     ("StorageFailed", (ExitCode.STORAGE_FAILED,)),
 )
-"""In the order of the podFailurePolicy: the Job's Failed condition names the index that matched, and so survives
-the pod. Never action Ignore: the Job would start a second pod by itself."""
+"""In the order of the podFailurePolicy: the Job's Failed condition says what matched, and so survives the pod; by its
+words and not by the index, because a policy of the cluster may put rules of its own before ours. Never action Ignore:
+the Job would start a second pod by itself."""
 
 
 class Verdict(Enum):
@@ -40,6 +41,8 @@ class Verdict(Enum):
     FAILURE = "Failure"
     DISRUPTION = "Disruption"
     SUSPENDED = "Suspended"
+    SKIPPED = "Skipped"
+    """Its image is of a version that cannot do it, and it is gone on without: charged to no budget."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ VERDICTS = {
     ExitCode.BUG: Verdict.FAILURE,
 }
 
-_RULE = re.compile(r"matching FailJob rule at index (\d{1,3})\b")
+_DISRUPTED = re.compile(r"has condition DisruptionTarget\b")
 _EXIT_CODE = re.compile(r"failed with exit code (\d{1,9})\b")
 _SCRATCH = re.compile(r"(?i)emptydir volume|ephemeral.storage (usage|limit)|ephemeral local storage")
 
@@ -132,10 +135,7 @@ def _disrupted(job: JobView, pod: PodView | None) -> str:
     """Return why the cluster took the pod away, or "" if it did not."""
     if pod is not None and pod.disruption:
         return pod.disruption
-    match = _RULE.search(job.failed_message)
-    if match and match.group(1) == "0":
-        return AttemptReason.DISRUPTION_TARGET
-    return ""
+    return AttemptReason.DISRUPTION_TARGET if _DISRUPTED.search(job.failed_message) else ""
 
 
 def ending_of(
@@ -161,7 +161,12 @@ def ending_of(
     if (job.complete or done) and words is not None and tells_result(job.stage, words):
         return Ending(Verdict.SUCCEEDED, words.reason.value, words.message, ended, words)
     if job.complete or (done and not _disrupted(job, pod)):
-        message = "its result was lost with its pod; the next attempt finds in object storage what it published"
+        message = (
+            "its container exited with code 0, and what it came to is not in its termination message"
+            if done
+            else "its result was lost with its pod"
+        )
+        message += "; the next attempt finds in object storage what it published"
         return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
 
     if pod is not None and pod.reason == "Evicted" and not pod.disruption and _SCRATCH.search(pod.message):
@@ -173,7 +178,7 @@ def ending_of(
         )
     if pod is not None and pod.terminated_reason == "OOMKilled":
         message = f"the container reached its memory limit; raise spec.template.resources.limits.memory in a new {kind}"
-        if job.stage in (Stage.MIRROR.value, Stage.PREPARE.value):
+        if job.stage in (Stage.MIRROR.value, Stage.PREPARE.value, Stage.JUDGE.value):
             message = message.replace("template.resources", "template.prepareResources")
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
 
@@ -185,7 +190,8 @@ def ending_of(
         message = ": ".join(each for each in (pod.reason, pod.message.strip()) if each)
         return Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, message, ended, words)
     if code is None:
-        message = job.failed_message or "the pod vanished and left no evidence"
+        message = "the pod vanished and left no evidence"
+        message += f"; its Job says: {job.failed_message}" if job.failed_message else ""
         return Ending(Verdict.DISRUPTION, AttemptReason.POD_VANISHED, message, ended, words)
     if code in set(ExitCode) and code != ExitCode.DONE:
         known = ExitCode(code)
@@ -220,7 +226,12 @@ def _detail(words: TerminationMessage | None, pod: PodView | None, otherwise: st
 
 def vanished(now: datetime) -> Ending:
     """Return the end of an attempt whose Job somebody deleted."""
-    return Ending(Verdict.DISRUPTION, AttemptReason.JOB_DELETED, "its Job was deleted", now)
+    return Ending(
+        Verdict.DISRUPTION,
+        AttemptReason.JOB_DELETED,
+        "its Job was deleted, by a person or by a policy that sweeps Jobs",
+        now,
+    )
 
 
 LOST = {

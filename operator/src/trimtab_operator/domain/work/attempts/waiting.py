@@ -9,7 +9,8 @@ from typing import Any
 
 from trimtab_operator.api import State
 
-from ...plan import EventsOf, Inquiry, WarnedSince
+from ...cluster import Refusal
+from ...plan import EventsOf, Inquiry, PodsRefused, WarnedSince
 from ...settings import Settings
 from ...views import JobView, PodView
 from ..observed import Observed
@@ -21,6 +22,7 @@ ASKED_AGAIN_SECONDS = 300
 """Longest time between two such questions. The API server goes through all events of a namespace for each, and a pod
 that comes is told by its watch: who has waited for long is asked about seldom."""
 
+DEFAULT_SCHEDULER = "default-scheduler"
 STARTING = frozenset({"", "ContainerCreating", "PodInitializing"})
 """Reasons of a container that waits and is in no trouble: whatever else a kubelet or a runtime says is one."""
 IMAGE_REASONS = frozenset(
@@ -38,6 +40,8 @@ HOPELESS_IMAGE_REASONS = frozenset({"ErrImageNeverPull", "InvalidImageName"})
 VOLUME_EVENTS = frozenset({"FailedMount", "FailedAttachVolume", "FailedMapVolume"})
 NODE_EVENTS = frozenset({"FailedCreatePodSandBox", "FailedPrepareDynamicResources"})
 """The node cannot set the pod up: its network, its runtime, the driver of its devices. Another one may."""
+CONTAINER_EVENTS = frozenset({"Failed", "BackOff", "InspectFailed", "ErrImageNeverPull", "FailedPostStartHook"})
+"""Of an image, or of the container that is made of it."""
 BEGUN_EVENTS = frozenset({"Pulling", "Pulled", "Created", "Started"})
 """Whatever failed before one of these is mended: volumes are mounted first, then the network is made, then the image is
 pulled."""
@@ -45,6 +49,17 @@ BEING_DELETED = "because it is being terminated"
 """Words of the API server about a namespace."""
 WEBHOOK_DOWN = "failed calling webhook"
 """Of one that could not be asked: an outage, which ends nobody's work."""
+NOT_COUNTED_YET = "status unknown for quota"
+"""Words of the API server about a quota that is new, until its controller has counted."""
+_OUT_OF_ORDER = re.compile(
+    r"(Error creating: )?"
+    r"(Internal error occurred: |etcdserver: |Timeout: request did not complete"
+    r"|the server is currently unable to handle|the server has received too many requests)"
+)
+"""First words of an API server that did not take a pod and had nothing against it: an event tells no more of it.
+Further on they are somebody's who refused it, such as a webhook's."""
+_NO_RIGHT = re.compile(r"\bUser \".*\" cannot [a-z]+ resource ")
+"""Of the API server's own authorization: what the operator may not do is nothing that its users can mend."""
 _COUNTED = re.compile(r"exceeded quota: [^,]*, requested: (count/[^,]*|pods|services|configmaps|secrets)=")
 """A quota of how many objects there may be, which smaller requests do not help."""
 
@@ -76,6 +91,8 @@ def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Wait
         return None
     if job.suspended:
         return None if attempt.runs else _suspended(attempt)
+    if pod is None and job.scaled_down:
+        return Waiting(State.QUEUED, f"somebody lowered the parallelism of Job {job.name}; set it to {job.pods} again")
     if pod is None:
         return _without_pod(observed, job, now)
     found = _not_running(observed, pod, now)
@@ -117,16 +134,36 @@ def _suspended(attempt: Attempt) -> Waiting:
 
 def refused(what: str, words: str, since: datetime, settings: Settings, now: datetime) -> Waiting:
     """Return the state of what an API server, a quota or a policy does not let in, the Job itself or its pod."""
+    if (waited_for := _waited_for(what, words)) is not None:
+        return waited_for
+    left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
+    again = max(1.0, min(left, 30.0))
+    return Waiting(State.POD_REFUSED, f"the namespace refuses the {what}: {words}", since, look_again_seconds=again)
+
+
+def has_an_end(what: str, words: str) -> bool:
+    """Tell whether what is refused so is given up in the end."""
+    return _waited_for(what, words) is None
+
+
+def _waited_for(what: str, words: str) -> Waiting | None:
+    """Return the state of what is refused and waited for without a limit, None of anything else."""
     if BEING_DELETED in words:
         return Waiting(State.PENDING, "the namespace is being deleted, so nothing can begin in it")
     if "exceeded quota" in words:
         less = "raise it" if _COUNTED.search(words) else "ask for less in spec.template.resources"
         return Waiting(State.QUOTA_EXCEEDED, f"{words}; free some of the quota, or {less}")
-    message = f"the namespace refuses the {what}: {words}"
+    if NOT_COUNTED_YET in words:
+        return Waiting(State.QUOTA_EXCEEDED, f"{words}; it is tried again")
+    if what != "pod" and _NO_RIGHT.search(words):
+        message = f"the operator has no right to do what is next: {words}; give it the chart's roles, it is waited for"
+        return Waiting(State.POD_REFUSED, message, look_again_seconds=30.0)
     if WEBHOOK_DOWN in words:
-        return Waiting(State.POD_REFUSED, f"{message}; it is waited for", look_again_seconds=30.0)
-    left = (since + timedelta(seconds=settings.pod_start_seconds) - now).total_seconds()
-    return Waiting(State.POD_REFUSED, message, since, look_again_seconds=max(1.0, min(left, 30.0)))
+        message = f"the namespace refuses the {what}: {words}; it is waited for"
+        return Waiting(State.POD_REFUSED, message, look_again_seconds=30.0)
+    if _OUT_OF_ORDER.match(words):
+        return Waiting(State.PENDING, f"the API server does not take the {what}: {words}; it is tried again")
+    return None
 
 
 def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waiting:
@@ -134,11 +171,11 @@ def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waitin
     age = (now - begun).total_seconds()
     if age < UNEVENTFUL_SECONDS:
         return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
-    inquiry = EventsOf(job.namespace, job.uid)
-    trouble = _trouble(observed, inquiry, frozenset({"FailedCreate"}), mended_by=frozenset({"SuccessfulCreate"}))
-    if trouble is None:
+    inquiry = PodsRefused(job.namespace, job.uid)
+    refusal = observed.answers.get(inquiry)
+    if not isinstance(refusal, Refusal):
         return Waiting(inquiry=inquiry, look_again_seconds=patience(age))
-    found = refused("pod", trouble[1], begun, observed.settings, now)
+    found = refused("pod", refusal.words, max(begun, refusal.since), observed.settings, now)
     again = patience(age) if found.since is None else found.look_again_seconds
     return replace(found, inquiry=inquiry, look_again_seconds=again)
 
@@ -150,7 +187,7 @@ def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
         return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
     inquiry = EventsOf(pod.namespace, pod.uid)
     if pod.scheduled_time is None:
-        return replace(_unscheduled(observed, inquiry), inquiry=inquiry, look_again_seconds=patience(age))
+        return replace(_unscheduled(observed, pod, inquiry), inquiry=inquiry, look_again_seconds=patience(age))
     if pod.blocked_by:
         message = f"container {pod.blocked_by}, which comes before the trainer, has not ended or is not ready"
         return Waiting(State.PENDING, message)
@@ -159,14 +196,14 @@ def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
         return Waiting(inquiry=inquiry, look_again_seconds=patience(age))
     reason, words = trouble
     if reason in NODE_EVENTS:
-        waiting = _bounded(State.CONTAINER_INVALID, f"{reason}: {words}", pod, observed, now)
-        return replace(waiting, inquiry=inquiry, elsewhere=True)
+        waiting = _bounded(State.CONTAINER_INVALID, f"{reason}: {words}", pod, observed, now, warnings=NODE_EVENTS)
+        return replace(waiting, inquiry=waiting.inquiry or inquiry, elsewhere=True)
     message = f"{words}; create what is missing, the pod then starts by itself"
-    waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed, now)
-    return replace(waiting, inquiry=inquiry)
+    waiting = _bounded(State.VOLUME_UNAVAILABLE, message, pod, observed, now, warnings=VOLUME_EVENTS)
+    return replace(waiting, inquiry=waiting.inquiry or inquiry)
 
 
-def _unscheduled(observed: Observed[Any], inquiry: EventsOf) -> Waiting:
+def _unscheduled(observed: Observed[Any], pod: PodView, inquiry: EventsOf) -> Waiting:
     """A pod whose claims are not there is not looked at by the scheduler, nor one that names a scheduler of nobody's:
     nothing is said of either."""
     trouble = _trouble(observed, inquiry, frozenset({"FailedResourceClaimCreation"}))
@@ -176,18 +213,28 @@ def _unscheduled(observed: Observed[Any], inquiry: EventsOf) -> Waiting:
         message += "; create what spec.template.resourceClaims names, if it is missing"
     if template.scheduler_name:
         message += f"; look whether {template.scheduler_name} runs, which spec.template.schedulerName names"
+    elif pod.scheduler not in ("", DEFAULT_SCHEDULER):
+        message += f"; look whether {pod.scheduler} runs, whose name a policy or a webhook wrote into the pod"
     return Waiting(State.QUEUED, message)
 
 
 def _bounded(
-    state: State, message: str, pod: PodView, observed: Observed[Any], now: datetime, *, hopeless: bool = False
+    state: State,
+    message: str,
+    pod: PodView,
+    observed: Observed[Any],
+    now: datetime,
+    *,
+    warnings: frozenset[str] = CONTAINER_EVENTS,
+    hopeless: bool = False,
 ) -> Waiting:
     """Return what is waited for no longer than a pod has to start.
 
-    An image may have been on its way for longer when its first fault comes: then the first warning counts.
+    An image may have been on its way for longer when the first fault comes: then the first warning of this kind counts.
+    Not one of anything else, such as of hours without a node, a volume that was late or a probe.
     """
     since, most = pod.scheduled_time or pod.created or now, timedelta(seconds=observed.settings.pod_start_seconds)
-    inquiry = WarnedSince(pod.namespace, pod.uid) if now - since >= most and not hopeless else None
+    inquiry = WarnedSince(pod.namespace, pod.uid, warnings) if now - since >= most and not hopeless else None
     warned = observed.answers.get(inquiry) if inquiry is not None else None
     since = max(since, warned) if isinstance(warned, datetime) else since
     left = (since + most - now).total_seconds()

@@ -25,8 +25,8 @@ OF_NO_JOB = frozenset({"suspend", "retries", "active_deadline_seconds", "ttl_sec
 
 
 def config_inputs(kind: Staging[J], job: J) -> str:
-    """Return the digits of what the run configuration is made from."""
-    return _digits(_spec(job, OF_NO_JOB | {"template", "nodes"}), dict(kind.secrets(job)))
+    """Return the digits of what the run configuration is made from: it says of whom it is, too."""
+    return _digits(_spec(job, OF_NO_JOB | {"template", "nodes"}), dict(kind.secrets(job)), job.metadata.uid)
 
 
 def job_inputs(kind: Staging[J], job: J) -> str:

@@ -24,8 +24,8 @@ from ...settings import PodDefaults, Settings
 from ...views import (
     ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
+    CONFIG_VOLUME,
     CONTAINER,
-    EGRESS_LABEL,
     INPUTS_LABEL,
     MANAGED_BY_LABEL,
     PROGRESS_PORT,
@@ -43,7 +43,7 @@ from .names import attempt_name, run_config_name
 from .peers import rank_variables, service_name
 from .queue import QUEUE_MINIMUM, queue_annotations, queue_labels
 
-CONFIG_DIRECTORY, CONFIG_VOLUME = "/run/trimtab/config", "trimtab-config"
+CONFIG_DIRECTORY = "/run/trimtab/config"
 SECRETS_DIRECTORY = "/run/trimtab/secrets"
 HOME = "/tmp"
 ENVIRONMENT = {
@@ -55,7 +55,9 @@ ENVIRONMENT = {
 }
 """What every work pod is told, unless its template says otherwise."""
 CPU_STAGES = (Stage.MIRROR, Stage.PREPARE, Stage.REPORT, Stage.TRACK)
-"""With the image and the resources of preparing. Exporting needs torch too, but no accelerator."""
+"""With the image of preparing and its resources. Exporting needs torch too, but no accelerator."""
+PREPARE_RESOURCES = (*CPU_STAGES, Stage.JUDGE)
+"""Judging needs the libraries of all metrics, which are in the image that evaluates."""
 
 
 def _metadata(kind: Staging[J], job: J, name: str, labels: dict[str, str]) -> Body:
@@ -122,8 +124,8 @@ def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str
 def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[AnyResources | None, dict[str, Any]]:
     """Return what the template asks for a stage's container, and what it gets."""
     template = job.spec.template
-    chosen: AnyResources | None = template.prepare_resources if stage in CPU_STAGES else template.resources
-    default = settings.prepare_resources if stage in (*CPU_STAGES, Stage.EXPORT) else settings.train_resources
+    chosen: AnyResources | None = template.prepare_resources if stage in PREPARE_RESOURCES else template.resources
+    default = settings.prepare_resources if stage in (*PREPARE_RESOURCES, Stage.EXPORT) else settings.train_resources
     return chosen, merge_resources(chosen.to_json() if chosen is not None else {}, default)
 
 
@@ -290,7 +292,7 @@ def build_job(
     arguments += ["--progress-port", str(PROGRESS_PORT)]
     if mirrored is not None:
         arguments += ["--mirrored", canonical_json(mirrored.to_json()).decode()]
-    if stage is kind.stages[-1] and prepared is not None:
+    if stage in (kind.main_stage, Stage.JUDGE) and prepared is not None:
         arguments += ["--prepared", canonical_json(prepared.to_json()).decode()]
     template, default = job.spec.template, settings.work_pods
     labels = {STAGE_LABEL: stage.value, ATTEMPT_LABEL: str(number)}
@@ -308,14 +310,7 @@ def build_job(
         for key, value in {**default.labels, **template.labels}.items()
         if key not in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL)
     }
-    # Also those that a template could not take away, or give itself.
-    pod_labels = {key: value for key, value in pod_labels.items() if key != EGRESS_LABEL}
-    pod_labels |= {
-        MANAGED_BY_LABEL: "trimtab",
-        kind.label: job.metadata.name,
-        **kind.policy_labels(job, stage),
-        **labels,
-    }
+    pod_labels |= {MANAGED_BY_LABEL: "trimtab", kind.label: job.metadata.name, **labels}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -1,0 +1,158 @@
+"""The agent's HTTP interface: shares in, truth out, probes and metrics.
+
+    PUT    /v1/rollouts/<name>     a share; 200 with what is true of it now; 4xx with reason and message
+    DELETE /v1/rollouts/<name>     a share that is `retired`, so that a deletion too has its sequence
+    GET    /v1/rollouts[/<name>]   what is true; with ?after=<version>&waitSeconds=<n> at the next change, or after n s
+    GET    /healthz /readyz /metrics
+
+The first three need `Authorization: Bearer <token>` (see `documents`). `readyz` is the sidecar's startup probe: true
+once guard, token and table lie on the volume; it never depends on the engine, which starts only after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ..contract import DOCUMENT_BYTES, RefusalAnswer, ShareAnswer
+from ..documents import Refused, Verifier, read_share
+from ..engine.table import SharedVolume
+from ..metrics import DOCUMENTS
+from ..rounds.agent import Agent
+
+LONGEST_WAIT = 60.0
+STUCK_SECONDS = 120.0
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    """Routes of one agent."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        verifier: Verifier,
+        volume: SharedVolume,
+        pod_uid: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._agent = agent
+        self._verifier = verifier
+        self._volume = volume
+        self._pod_uid = pod_uid
+        self._clock = clock
+        self._stopping = asyncio.Event()
+
+    def application(self) -> web.Application:
+        """Return the application; the caller serves it."""
+        application = web.Application(middlewares=[named_refusals], client_max_size=DOCUMENT_BYTES)
+        application.add_routes(
+            [
+                web.put("/v1/rollouts/{name}", self._put),
+                web.delete("/v1/rollouts/{name}", self._put),
+                web.get("/v1/rollouts", self._truth),
+                web.get("/v1/rollouts/{name}", self._truth_of),
+                web.get("/healthz", self._live),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", metrics_page),
+            ]
+        )
+        return application
+
+    def stop_waiting(self) -> None:
+        """End the answers that wait for a change, so that a drain does not."""
+        self._stopping.set()
+
+    async def _put(self, request: web.Request) -> web.Response:
+        body = await self._body_of(request)
+        share = read_share(body)
+        if share.rollout != request.match_info["name"]:
+            raise Refused(400, "DocumentInvalid", f"the share is of rollout {share.rollout}")
+        if share.retired != (request.method == "DELETE"):
+            raise Refused(400, "DocumentInvalid", "DELETE takes a retired share, PUT any other")
+        taken = self._agent.accept(share)
+        DOCUMENTS.labels("accepted" if taken else "known").inc()
+        return self._of_share(self._agent.truth_of(share))
+
+    async def _truth(self, request: web.Request) -> web.Response:
+        await self._body_of(request)
+        await self._wait(request)
+        answer = await self._agent.answer(self._pod_uid, sorted(self._verifier.keys.read()))
+        return web.json_response(answer.to_json())
+
+    async def _truth_of(self, request: web.Request) -> web.Response:
+        await self._body_of(request)
+        await self._wait(request)
+        name = request.match_info["name"]
+        for truth in self._agent.truth().rollouts:
+            if truth.rollout == name:
+                return self._of_share(truth)
+        raise Refused(404, "NotFound", f"this pod holds no share of rollout {name}")
+
+    def _of_share(self, truth: ShareAnswer) -> web.Response:
+        return web.json_response({"version": self._agent.version, **truth.to_json()})
+
+    async def _body_of(self, request: web.Request) -> bytes:
+        """Return the body of a call whose token was checked; the token is looked at before the body means anything."""
+        try:
+            body = await request.read()
+        except (ConnectionError, web.RequestPayloadError) as error:
+            request.protocol.force_close()  # what is left of it cannot be read either
+            raise Refused(400, "BodyIncomplete", f"the body did not come whole: {error}") from None
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Refused(401, "TokenMissing", "Authorization: Bearer <token> is missing")
+        self._verifier.call(token.strip(), request.method, request.path, body)
+        return body
+
+    async def _wait(self, request: web.Request) -> None:
+        if "after" not in request.query:
+            return
+        try:
+            after = int(request.query["after"])
+            seconds = min(LONGEST_WAIT, max(0.0, float(request.query.get("waitSeconds", "0"))))
+        except ValueError:
+            raise Refused(400, "QueryInvalid", "after and waitSeconds are numbers") from None
+        stop = asyncio.create_task(self._stopping.wait())
+        change = asyncio.create_task(self._agent.wait_for_change(after, seconds))
+        try:
+            await asyncio.wait({stop, change}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (stop, change):
+                task.cancel()
+
+    async def _live(self, _: web.Request) -> web.Response:
+        last = self._agent.last_round
+        alive = last is None or self._clock() - last < STUCK_SECONDS
+        return web.Response(status=200 if alive else 503, text=f"[{'+' if alive else '-'}]rounds\n")
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        ready = self._volume.in_place() and not self._stopping.is_set()
+        return web.Response(status=200 if ready else 503, text=f"[{'+' if ready else '-'}]volume\n")
+
+
+async def metrics_page(_: web.Request) -> web.Response:
+    """Answer `/metrics`."""
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@web.middleware
+async def named_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer a refusal with its status, its reason in one word, and what to do."""
+    try:
+        return await handler(request)
+    except Refused as error:
+        DOCUMENTS.labels(error.reason).inc()
+        return refusal(error.status, error.reason, error.message)
+    except web.HTTPRequestEntityTooLarge:
+        DOCUMENTS.labels("TooLarge").inc()
+        return refusal(413, "TooLarge", f"a share has at most {DOCUMENT_BYTES} bytes")
+
+
+def refusal(status: int, reason: str, message: str) -> web.Response:
+    """Return an answer that says why nothing was changed."""
+    return web.json_response(RefusalAnswer(reason=reason, message=message).to_json(), status=status)

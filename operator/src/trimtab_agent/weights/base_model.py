@@ -1,0 +1,65 @@
+"""`python -m trimtab_agent fetch-base-model`: bring the base model to the volume that the engine reads it from.
+
+An init container of the engine's pod runs it, so that an engine needs no credentials and no way out. The files are
+those that a FineTuneJob reads, and their digest is the one that its adapter names.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+from trimtab_trainer.base.base_model import BaseModel, digest_of_entries, find_base_model
+from trimtab_trainer.contract import Reason, StoredBaseModel
+from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.storage import FileEntry
+
+from .. import logs
+
+log = logging.getLogger("trimtab_agent")
+
+
+def fetch_base_model(settings: StoredBaseModel, folder: Path) -> str:
+    """Put the base model's files into a folder, all of them or none; return their digest.
+
+    A folder that has the digest already is left as it is, so a volume that several pods share is filled once.
+
+    Raises:
+        SettingsInvalid: there is no such base model, or it is not the one that `settings.digest` names.
+        StorageFailed: it cannot be read now.
+    """
+    started = time.monotonic()
+    model = find_base_model(settings)
+    found = digest_of_folder(model, folder) if settings.digest is not None else None
+    if found is not None and found == settings.digest:
+        log.info("base model is there", extra=logs.keys(uri=settings.uri, digest=found))
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".part-{uuid.uuid4().hex[:8]}"
+    try:
+        entries = tuple(model.store.download(name, part / name, size=size) for name, size in model.sizes.items())
+        digest = digest_of_entries(entries)
+        if settings.digest not in (None, digest):
+            raise SettingsInvalid(
+                f"the base model at {settings.uri} has digest {digest}, but {settings.digest} is asked for; restore "
+                "it, or set TRIMTAB_BASE_MODEL_DIGEST to the new one",
+                Reason.BASE_MODEL_CHANGED,
+            )
+        for entry in entries:
+            (part / entry.path).replace(folder / entry.path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    size, seconds = sum(entry.size for entry in entries), round(time.monotonic() - started, 1)
+    log.info("base model fetched", extra=logs.keys(uri=settings.uri, digest=digest, bytes=size, seconds=seconds))
+    return digest
+
+
+def digest_of_folder(model: BaseModel, folder: Path) -> str | None:
+    """Return the digest of the files in a folder that the base model has in storage; None if one is missing."""
+    try:
+        return digest_of_entries(tuple(FileEntry.read(folder / name, name) for name in model.sizes))
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,243 @@
+"""What admission policies and quotas of a cluster do to Jobs and pods of ours, by a real API server that has them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from trimtab_operator.domain.views import MANAGED_BY_LABEL, STAGE_LABEL
+from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, Body, Kube
+from trimtab_trainer.contract import Reason, Stage
+
+from tests.component.api_server import ApiServer
+from tests.component.operator.conftest import Start, playing
+from tests.component.operator.executor import Act, Executor
+from tests.component.operator.finetunejobs import finetunejob, jobs_of, over, until, until_state
+from tests.component.operator.process import OperatorProcess
+from tests.component.patience import Patience
+from tests.resources import FINETUNEJOBS
+
+POLICIES = "/apis/admissionregistration.k8s.io/v1"
+PROXY = "mesh-proxy"
+LABELS = {"example.com/cost-centre": "42"}
+
+ADDS_A_PROXY = """[JSONPatch{op: "add", path: "/spec/containers/-", value: Object.spec.containers{
+    name: "mesh-proxy", image: "proxy"}}]"""
+SUSPENDS = '[JSONPatch{op: "add", path: "/spec/suspend", value: true}]'
+
+
+def about(group: str, resource: str, *operations: str) -> Body:
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": list(operations), "resources": [resource]}
+    return {"resourceRules": [rule]}
+
+
+@contextmanager
+def policy(server: ApiServer, kind: str, namespace: str, spec: Body, **binding: Any) -> Iterator[None]:
+    """Have a policy of a kind (validating or mutating) in a namespace."""
+    name, plural = f"of-{namespace}", f"{kind.lower()}admissionpolic"
+    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    head = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    bound = {
+        **head,
+        "kind": f"{kind}AdmissionPolicyBinding",
+        "spec": {"policyName": name, "matchResources": where, **binding},
+    }
+    made = {**head, "kind": f"{kind}AdmissionPolicy", "spec": {"failurePolicy": "Fail", **spec}}
+    paths = (f"{POLICIES}/{plural}ies", f"{POLICIES}/{plural}ybindings")
+    for path, body in zip(paths, (made, bound), strict=True):
+        answer = server.create(path, body)
+        assert answer.accepted, answer.message
+    try:
+        yield
+    finally:
+        for path in reversed(paths):
+            server.delete(f"{path}/{name}")
+
+
+def probe(kind: str, namespace: str) -> tuple[str, Body]:
+    """Return where to create a Job or a pod, and one."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
+    if kind == "pods":
+        return f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"generateName": "probe-"}, "spec": pod}
+    body = {"metadata": {"generateName": "probe-"}, "spec": {"template": {"spec": pod}}}
+    return f"/apis/batch/v1/namespaces/{namespace}/jobs", body
+
+
+async def in_force(server: ApiServer, kind: str, namespace: str, shows: Any, **metadata: Any) -> None:
+    """Wait until a policy does what it says, to what is not stored."""
+    patience, (path, body) = Patience(f"a policy about {kind}"), probe(kind, namespace)
+    body["metadata"] |= metadata
+    while not shows(answer := server.create(path, body, dryRun="All")):
+        patience.spend(lambda: answer.message)
+        await asyncio.sleep(0.1)
+
+
+class Meshed(Executor):
+    """Pods with a proxy beside the trainer, which nobody tells to end."""
+
+    async def write(self, pod: Body, status: Body) -> None:
+        assert [each["name"] for each in pod["spec"]["containers"]] == ["trainer", PROXY]
+        running = {"running": {"startedAt": status["startTime"]}}
+        proxy = {**status["containerStatuses"][0], "name": PROXY, "image": "proxy", "ready": True, "state": running}
+        statuses = [*status["containerStatuses"], proxy]
+        await super().write(pod, {**status, "phase": "Running", "containerStatuses": statuses})
+
+
+@pytest.mark.parametrize("ends", ["well", "with invalid data"])
+async def test_a_proxy_that_an_injector_adds_outlives_no_attempt(
+    server: ApiServer, kube: Kube, namespace: str, start: Start, ends: str
+) -> None:
+    adds = {"patchType": "JSONPatch", "jsonPatch": {"expression": ADDS_A_PROXY}}
+    spec = {"matchConstraints": about("", "pods", "CREATE"), "reinvocationPolicy": "Never", "mutations": [adds]}
+
+    def script(stage: Stage, attempt: int) -> Act:
+        return Act() if ends == "well" else Act(11, Reason.DATASET_EMPTY, message="no rows")
+
+    await start()
+    with policy(server, "Mutating", namespace, spec):
+        await in_force(server, "pods", namespace, lambda answer: PROXY in str(answer.body.get("spec")))
+        async with playing(kube, namespace, script, kind=Meshed):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until_state(kube, namespace, "demo", "Completed" if ends == "well" else "DatasetEmpty")
+    stages = [each["stage"] for each in body["status"]["attempts"]]
+    assert stages == (["prepare", "train"] if ends == "well" else ["prepare"])
+
+
+async def looks_at_a_change(operator: OperatorProcess, kube: Kube, namespace: str, number: int) -> None:
+    """Change a label of the Job, and wait for the rounds that the operator does about it."""
+    before, patience = await rounds(operator), Patience("a round")
+    changed = {"metadata": {"labels": {"looked-at": str(number)}}}
+    await kube.patch(JOBS, namespace, "demo-prepare-0", MERGE_PATCH, changed)
+    while (now := await rounds(operator)) == before:
+        patience.spend(now)
+        await asyncio.sleep(0.1)
+
+
+async def rounds(operator: OperatorProcess) -> float:
+    found = await operator.metrics()
+    return sum(value for key, value in found.items() if key.startswith("trimtab_reconcile_total{"))
+
+
+async def test_what_suspends_every_job_is_not_written_against(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    suspends = {"patchType": "JSONPatch", "jsonPatch": {"expression": SUSPENDS}}
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE", "UPDATE"), "reinvocationPolicy": "Never"}
+    operator = await start()
+    with policy(server, "Mutating", namespace, {**spec, "mutations": [suspends]}):
+        await in_force(server, "jobs", namespace, lambda answer: answer.body.get("spec", {}).get("suspend"))
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+        await until_state(kube, namespace, "demo", "Queued")
+        for number in range(3):
+            await looks_at_a_change(operator, kube, namespace, number)
+        writes = [key for key in await operator.metrics() if 'verb="patch"' in key and 'resource="jobs"' in key]
+        assert writes == []
+        assert set(await jobs_of(kube, namespace)) == {"demo-prepare-0"}
+
+
+async def test_a_quota_of_jobs_is_waited_for(server: ApiServer, kube: Kube, namespace: str, start: Start) -> None:
+    quota = {"metadata": {"name": "few-jobs"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    path = f"/api/v1/namespaces/{namespace}/resourcequotas"
+    assert server.create(path, quota).accepted
+    await in_force(server, "jobs", namespace, lambda answer: "exceeded quota" in answer.message)
+    await start()
+    async with playing(kube, namespace):
+        await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+        await until_state(kube, namespace, "demo", "QuotaExceeded")
+        assert server.delete(f"{path}/few-jobs").accepted
+        await until_state(kube, namespace, "demo", "Completed")
+
+
+async def test_a_policy_that_refuses_the_job_is_given_up_on_and_labels_of_the_template_satisfy_it(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    needs = "has(object.metadata.labels) && 'example.com/cost-centre' in object.metadata.labels"
+    spec = {
+        "matchConstraints": about("batch", "jobs", "CREATE"),
+        "validations": [{"expression": needs, "message": "Jobs need the label example.com/cost-centre"}],
+    }
+    await start(TRIMTAB_POD_START_SECONDS="5")
+    with policy(server, "Validating", namespace, spec, validationActions=["Deny"]):
+        await in_force(server, "jobs", namespace, lambda answer: "cost-centre" in answer.message)
+        async with playing(kube, namespace):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("refused", namespace))
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("paid", namespace, template={"labels": LABELS}))
+            await until_state(kube, namespace, "paid", "Completed")
+            body = await until(kube, namespace, "refused", over, what="the end of patience")
+    (said,) = [each for each in body["status"]["conditions"] if each["type"] == "Succeeded"]
+    assert (said["reason"], said["status"]) == ("PodRefused", "False")
+    assert "Jobs need the label example.com/cost-centre" in said["message"]
+
+
+LABELLED = """[JSONPatch{op: "replace", path: "/metadata/labels/app.kubernetes.io~1managed-by", value: "platform"}]"""
+RETRIED = """[JSONPatch{op: "replace", path: "/spec/backoffLimit", value: 4}] + (has(object.spec.podFailurePolicy)
+    ? [JSONPatch{op: "remove", path: "/spec/podFailurePolicy"}] : [])"""
+OURS = "has(object.metadata.labels) && 'trimtab.dev/stage' in object.metadata.labels"
+
+
+async def test_a_job_whose_labels_a_policy_writes_over_is_followed_all_the_same(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    adds = {"patchType": "JSONPatch", "jsonPatch": {"expression": LABELLED}}
+    ours = [{"name": "ours", "expression": OURS}]
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE", "UPDATE"), "matchConditions": ours}
+    await start(TRIMTAB_AUDIT_SECONDS="600")
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never", "mutations": [adds]}):
+        await in_force(server, "jobs", namespace, is_labelled, labels={STAGE_LABEL: "x", MANAGED_BY_LABEL: "trimtab"})
+        async with playing(kube, namespace):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until_state(kube, namespace, "demo", "Completed")
+    assert [each["reason"] for each in body["status"]["attempts"]] == ["Completed", "Completed"]
+    job = await kube.get(JOBS, namespace, "demo-train-1")
+    assert job["metadata"]["labels"][MANAGED_BY_LABEL] == "platform"
+
+
+def is_labelled(answer: Any) -> bool:
+    return bool(answer.body["metadata"].get("labels", {}).get(MANAGED_BY_LABEL) == "platform")
+
+
+async def test_a_job_that_a_policy_lets_try_again_by_itself_is_one_attempt(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    """Its pods come one after the other, and nothing is begun beside them."""
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": RETRIED}}
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE"), "reinvocationPolicy": "Never"}
+    tries: list[int] = []
+
+    def script(stage: Stage, attempt: int) -> Act:
+        if stage is Stage.TRAIN:
+            tries.append(attempt)
+        return Act(13, Reason.STORAGE_FAILED, message="503") if len(tries) == 1 else Act()
+
+    await start()
+    with policy(server, "Mutating", namespace, {**spec, "mutations": [changes]}):
+        await in_force(server, "jobs", namespace, lambda answer: answer.body["spec"]["backoffLimit"] == 4)
+        async with playing(kube, namespace, script):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until_state(kube, namespace, "demo", "Completed")
+    assert (await kube.get(JOBS, namespace, "demo-train-1"))["spec"]["backoffLimit"] == 4
+    assert [each["reason"] for each in body["status"]["attempts"]] == ["Completed", "Completed"]
+    assert tries == [1, 1]
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+async def test_a_gpu_that_is_only_requested_or_requested_otherwise_than_limited(
+    server: ApiServer, kube: Kube, namespace: str, start: Start, limit: int | None
+) -> None:
+    limits = {"nvidia.com/gpu": limit} if limit is not None else {}
+    template = {"resources": {"requests": {"nvidia.com/gpu": 1}, "limits": limits}}
+    path = f"/apis/trimtab.dev/v1alpha1/namespaces/{namespace}/finetunejobs"
+    answer = server.create(path, finetunejob("demo", namespace, template=template))
+    if limit is not None:
+        assert not answer.accepted
+        assert "nvidia.com/gpu" in answer.message
+        return
+    assert answer.accepted, answer.message
+    await start()
+    async with playing(kube, namespace):
+        await until_state(kube, namespace, "demo", "Completed")
+    (container,) = (await kube.get(JOBS, namespace, "demo-train-1"))["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
