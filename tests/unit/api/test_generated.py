@@ -40,17 +40,18 @@ from trimtab_operator.generate import CUSTOM_RESOURCES, generated_files, main
 
 ROOT = Path(__file__).parents[3]
 AGENT = ROOT / "operator/src/trimtab_agent"
+GENERATED = generated_files()
 NOT_FOR_DOCUMENTS = {"NotFound", "QueryInvalid"}
 """What an agent answers to other requests than those that bring a document."""
 
 
-@pytest.mark.parametrize("path", generated_files())
+@pytest.mark.parametrize("path", GENERATED)
 def test_the_file_is_fresh(path: str) -> None:
-    assert (ROOT / path).read_text() == generated_files()[path], "run `make generate`"
+    assert (ROOT / path).read_text() == GENERATED[path], "run `make generate`"
 
 
 def test_no_other_crd_lies_about() -> None:
-    generated = {Path(path).name for path in generated_files() if path.startswith("crds/")}
+    generated = {Path(path).name for path in GENERATED if path.startswith("crds/")}
     assert {path.name for path in (ROOT / "crds").iterdir()} == generated
 
 
