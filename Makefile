@@ -45,7 +45,7 @@ lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
 
 .PHONY: test-unit
 test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
-	$(BIN)/pytest $(WORKERS) tests/unit tests/serving
+	$(BIN)/pytest $(WORKERS) -o timeout=600 -o timeout_func_only=false tests/unit tests/serving
 
 .PHONY: test-trainer
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
