@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,25 @@ def test_a_line_as_long_as_the_file_is_put_together_once(tmp_path: Path, monkeyp
     row = {"prompt": "q", "completion": "x" * (5 << 20)}
     (record,) = load(put(tmp_path, {"a.jsonl": json.dumps(row).encode()})).records()
     assert record.value == row
+
+
+@pytest.mark.parametrize("name", ["a.json.zst", "a.jsonl.zst"])
+def test_a_list_of_rows_is_read_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(readers, "JSON_BYTES", 3 << 20)
+    refusal = refused(put(tmp_path / "data", {name: zstd(json.dumps([{"text": "a" * 1000}] * 10_000).encode())}))
+    assert f"{name} is longer than" in str(refusal)
+
+
+def test_a_damaged_list_of_rows_keeps_no_memory(tmp_path: Path) -> None:
+    """Arrow gave none of the addresses back that it was asked for, and a process with too many cannot fork."""
+    folder = put(tmp_path / "data", {"a.json.zst": zstd(json.dumps(ROWS).encode())[:-9]})
+    assert "cannot be decompressed" in str(refused(folder))
+    before = address_space()
+    for _ in range(3):
+        refused(folder)
+    assert address_space() - before < 1 << 30
+
+
+def address_space() -> int:
+    """Return the bytes that this process has mapped."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE

@@ -141,7 +141,7 @@ def _lines(stream: pa.NativeFile, name: str) -> Iterator[Record]:
         chunks = chain([first], chunks)
         if first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
             # No row is a list, so this is all of them in one.
-            yield from _whole(b"".join(chunks), name)
+            yield from _whole(chunks, name)
             return
         for number, line in enumerate(_split(chunks), 1):
             if line.isspace() or not line:
@@ -179,12 +179,11 @@ def _split(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _json(stream: pa.NativeFile, name: str) -> Iterator[Record]:
-    yield from _whole(stream.read(JSON_BYTES + 1), name)
+    yield from _whole(_chunks(stream), name)
 
 
-def _whole(data: bytes, name: str) -> Iterator[Record]:
-    if len(data) > JSON_BYTES:
-        raise _malformed(name, f"is longer than {JSON_BYTES >> 30} GiB; write it as .jsonl, a row a line")
+def _whole(chunks: Iterator[bytes], name: str) -> Iterator[Record]:
+    data = _joined(chunks, name)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -212,6 +211,17 @@ def _whole(data: bytes, name: str) -> Iterator[Record]:
         raise _malformed(name, "is no list of rows")
     for number, item in enumerate(value, 1):
         yield Record(item, f"{name} item {number}")
+
+
+def _joined(chunks: Iterator[bytes], name: str) -> bytes:
+    """Return all of a file, read in pieces: of a damaged one Arrow keeps the memory that it was asked for."""
+    pieces, length = [], 0
+    for chunk in chunks:
+        pieces.append(chunk)
+        length += len(chunk)
+        if length > JSON_BYTES:
+            raise _malformed(name, f"is longer than {JSON_BYTES >> 30} GiB; write it as .jsonl, a row a line")
+    return b"".join(pieces)
 
 
 def _is_by_columns(value: dict[str, Any]) -> bool:
