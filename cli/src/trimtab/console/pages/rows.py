@@ -91,6 +91,7 @@ def brief(about: CustomObject) -> Brief:
 
 
 def row(about: CustomObject, now: datetime) -> Row:
+    """Return an object as a line of a table."""
     told, known = mapping(about.told.get("progress")), brief(about)
     percent = number(told.get("percent"))
     figure, note = _figure(about)
