@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
 from trimtab_operator.api import (
     EVALUATION_REASONS,
     EXPORT_REASONS,
@@ -20,6 +21,8 @@ from trimtab_operator.api import (
 )
 from trimtab_operator.api.review import Review
 from trimtab_operator.api.status.rollout_reasons import POD_EXPLANATIONS, READY_EXPLANATIONS
+from trimtab_operator.domain.kinds import KINDS
+from trimtab_operator.runtime import metrics
 from trimtab_trainer.contract import EvaluationConfig, EvaluationTask, ExitCode, RunConfig, Threshold
 
 ROOT = Path(__file__).parents[2]
@@ -173,3 +176,16 @@ def test_every_field_that_somebody_comes_to_is_one(document: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) < README_LINES
+
+
+def test_every_metric_of_the_operator_is_in_its_table() -> None:
+    suffixes = {"counter": "_total", "info": "_info"}
+    wrappers = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
+    families = [family for each in wrappers for family in each.describe()]
+    exposed = {family.name + suffixes.get(family.type, "") for family in families} | {
+        kind.gauge for kind in KINDS.values()
+    }
+    section = (ROOT / "docs" / "architecture.md").read_text().partition("\n## Metrics\n")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    told = {f"trimtab_{name.strip('`')}" for row in rows for name in CODE.findall(row)}
+    assert exposed <= told, f"docs/architecture.md lacks {sorted(exposed - told)}"

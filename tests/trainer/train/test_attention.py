@@ -109,8 +109,8 @@ def test_rows_one_after_another_are_what_the_mask_gives(
     right = under_mask(*wanted, window)
     upstream = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
     assert_alike(output, right, kind)
-    output.backward(upstream.to(kind))  # type: ignore[no-untyped-call]
-    right.backward(upstream.double())  # type: ignore[no-untyped-call]
+    output.backward(upstream.to(kind))
+    right.backward(upstream.double())
     for ours, theirs in zip(given, wanted, strict=True):
         assert ours.grad is not None
         assert theirs.grad is not None
@@ -165,7 +165,7 @@ def model_of(family: str, folder: Path) -> Adapted:
 
 
 def gradient(model: Adapted, batch: MicroBatch) -> dict[str, Tensor]:
-    summed_loss(model.hidden(batch), batch.targets, model.head).backward()  # type: ignore[no-untyped-call]
+    summed_loss(model.hidden(batch), batch.targets, model.head).backward()
     found = {name: p.grad.clone() for name, p in model.parameters.items() if p.grad is not None}
     model.peft.zero_grad()
     return found

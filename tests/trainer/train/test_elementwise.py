@@ -129,7 +129,7 @@ def learned(model: Adapted) -> dict[str, Tensor]:
     model.peft.train()
     with model.arithmetic():
         loss = summed_loss(model.hidden(batch), batch.targets, model.head)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     found = {name: p.grad.clone() for name, p in model.parameters.items() if p.grad is not None}
     model.peft.zero_grad()
     return {**found, "loss": loss.detach()}

@@ -191,7 +191,7 @@ for inner, outer in ((896, 896), (896, 4864), (1536, 576)):
 """
 
 
-@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="another library multiplies here")  # type: ignore[no-untyped-call]
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="another library multiplies here")
 def test_a_row_of_a_product_is_the_same_among_few_and_many() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "MKL_CBWR"}
     subprocess.run([sys.executable, "-c", STEADY], check=True, env=environment, timeout=900)

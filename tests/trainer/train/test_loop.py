@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(
             logits[first - 1 :], torch.tensor(row[first:]), reduction="sum"
         )
         tokens += len(row) - first
-    (total / tokens).backward()  # type: ignore[no-untyped-call]
+    (total / tokens).backward()
     for name, parameter in run.model.parameters.items():
         assert parameter.grad is not None
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-6)

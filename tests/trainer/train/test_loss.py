@@ -22,11 +22,11 @@ def problem(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Ten
 def test_value_and_gradient_are_those_of_the_whole_cross_entropy(chunk: int) -> None:
     hidden, weight, targets = problem()
     want = functional.cross_entropy((hidden @ weight.T).flatten(0, 1).float(), targets.flatten(), reduction="sum")
-    (want / 17).backward()  # type: ignore[no-untyped-call]
+    (want / 17).backward()
     assert hidden.grad is not None
     gradient, hidden.grad = hidden.grad, None
     loss = summed_loss(hidden, targets, lambda h: h @ weight.T, chunk)
-    (loss / 17).backward()  # type: ignore[no-untyped-call]
+    (loss / 17).backward()
     assert loss.item() == pytest.approx(want.item(), rel=1e-6)
     torch.testing.assert_close(hidden.grad, gradient, rtol=1e-5, atol=1e-7)
 
@@ -37,11 +37,11 @@ def test_a_weight_counts_as_so_many_positions() -> None:
     weights[1] = 2.5
     each = functional.cross_entropy((hidden @ weight.T).flatten(0, 1).float(), targets.flatten(), reduction="none")
     want = (each * weights.flatten()).sum()
-    want.backward()  # type: ignore[no-untyped-call]
+    want.backward()
     assert hidden.grad is not None
     gradient, hidden.grad = hidden.grad, None
     loss = summed_loss(hidden, targets, lambda h: h @ weight.T, 7, weights=weights)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss.item() == pytest.approx(want.item(), rel=1e-6)
     torch.testing.assert_close(hidden.grad, gradient, rtol=1e-5, atol=1e-7)
 
@@ -49,7 +49,7 @@ def test_a_weight_counts_as_so_many_positions() -> None:
 def test_without_supervised_positions_the_loss_is_a_graph_connected_zero() -> None:
     hidden, weight, targets = problem()
     loss = summed_loss(hidden, torch.full_like(targets, IGNORED), lambda h: h @ weight.T)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert loss.item() == 0.0
     assert hidden.grad is not None
     assert not hidden.grad.any()

@@ -16,7 +16,6 @@ from trimtab_operator.api import AdapterExport, AdapterRollout, Evaluation, Fine
 from tests.unit.cli.conftest import Run
 
 SEARCHED: dict[str, Any] = {"trials": 8, "serving": "app=vllm", "export": "s3://models/demo"}
-NO_ADDRESS = "no address that a FineTuneJob takes: write it as"
 FLAGS = ("--base-model", "s3://models/base", "--data", "s3://rows/", "--output", "s3://out")
 
 

@@ -86,7 +86,7 @@ def _probe_backward(model: LanguageModel) -> None:
     try:
         with model.arithmetic():
             hidden = model.hidden(_probe(count + 1, count))
-        hidden.float().sum().backward()  # type: ignore[no-untyped-call]
+        hidden.float().sum().backward()
     finally:
         model.causal.zero_grad(set_to_none=True)
         model.causal.eval()

@@ -103,6 +103,11 @@ def loopback_hosts(port: int) -> list[str]:
 
 
 def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        Unreachable: the port is taken, or not ours to take.
+    """
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -115,6 +120,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(console: Console, listening: socket.socket, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until the process is told to end; `ready` is called when requests are taken."""
     config = uvicorn.Config(
         console.app,
         access_log=False,  # addresses may have a token in them, and names are their owners'

@@ -365,7 +365,7 @@ def test_models_of_other_kinds_learn_the_same(tmp_path: Path, family: str) -> No
         check_forward(adapted, packing=False)
         rows = [[3 + token % 240 for token in row] for row in random_rows(2, longest=12)]
         batch = Batches(unpacked(rows)).lay(np.arange(2), CPU)
-        summed_loss(adapted.hidden(batch), batch.targets, adapted.head).backward()  # type: ignore[no-untyped-call]
+        summed_loss(adapted.hidden(batch), batch.targets, adapted.head).backward()
         found = {name: p.grad for name, p in adapted.parameters.items() if p.grad is not None}
         return frozen_hash(adapted.module), found
 

@@ -123,7 +123,7 @@ def test_the_gradient_of_pairs_by_rows_is_that_of_pairs_apart(tiny: Path, tmp_pa
         step = objective_of(config.training).begin(model, split, np.arange(UNITS), micro_batch, Interruption())
         model.peft.train()
         for batch in split.micro_batches(np.arange(UNITS), micro_batch, CPU):
-            (step(model.hidden(batch), batch, model.head) / step.weight).backward()  # type: ignore[no-untyped-call]
+            (step(model.hidden(batch), batch, model.head) / step.weight).backward()
         found.append({name: p.grad.clone() for name, p in model.parameters.items() if p.grad is not None})
     apart, together = found
     assert max(float(each.abs().max()) for each in apart.values()) > 1e-4

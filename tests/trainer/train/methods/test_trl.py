@@ -119,7 +119,7 @@ def own_loss(
     model.peft.train()
     for batch in split.micro_batches(indices, micro_batch, CPU):
         loss = step(model.hidden(batch), batch, model.head) / step.weight
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         total += loss.item()
     assert step.sums is not None
     return total, step.sums
@@ -138,7 +138,7 @@ def test_loss_gradient_and_figures_are_those_of_trl(tiny: Path, tmp_path: Path, 
     sequences = side(units, LABELS if kind == "KTO" else None)
     theirs = adapted(tiny, config)
     expected, figures = trl_loss(method, theirs, tiny, tmp_path / "trl", units)
-    expected.backward()  # type: ignore[no-untyped-call]
+    expected.backward()
     wanted = gradient_of(theirs)
     assert max(float(each.abs().max()) for each in wanted.values()) > 1e-4, "a gradient of nothing proves nothing"
     for micro_batch, side_by_side in ((UNITS, False), (UNITS, True), (2, True)):

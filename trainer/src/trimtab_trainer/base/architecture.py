@@ -216,6 +216,11 @@ def _kind(reached: Reach) -> str:
 
 
 def tensor_header(model: BaseModel, name: str) -> tuple[dict[str, Any], int]:
+    """Return the header of a file of safetensors, and where its tensors begin, without reading them.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID, it is cut off or damaged.
+    """
     start = model.store.start(name, 8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= min(HEADER_LIMIT, model.sizes[name]):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..base.agreement import check_tokenizer, check_vocabulary, check_weights
 from ..base.architecture import check_architecture, context_length, read_shapes
-from ..base.base_model import check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from ..base.base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
+from ..base.layers import Shapes
 from ..contract import (
     EvaluationConfig,
     EvaluationEngine,
@@ -64,6 +65,25 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Adapters:
+    """Who is asked beside the base model alone, each verified, and the base's tokenizer files."""
+
+    target: VerifiedAdapter | None
+    baseline: VerifiedAdapter | None
+    anchor: VerifiedAdapter | None
+    tokenizer_files: tuple[FileEntry, ...]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of all tasks in a folder, their largest token, and what a person should know of them."""
+
+    tasks: list[PreparedTask]
+    largest_token: int
+    warnings: list[str]
+
+
 def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) -> Found:
     """Check everything, put the rows in place, and find out what the evaluation is.
 
@@ -74,14 +94,74 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     check_writable(output)
     check_dataset_files(config)
     check_judge(config, report)
+    model, shapes, base_model_digest = _base_model(config, report)
+    adapters = _adapters(config, model, base_model_digest, scratch, report)
+    about = _circumstances(config, model, adapters, scratch, report)
+    beyond = check_tokenizer(
+        model,
+        shapes,
+        about.tokenizer,
+        converses=lambda: any(task.type is not TaskType.PERPLEXITY for task in config.tasks),
+    )
+    folder = scratch / "made-evaluation-data"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    made = _rows(
+        config, DatasetFiles(config, adapters.target, scratch / "sources"), about, folder, scratch, report=report
+    )
+    check_vocabulary(model, shapes, made.largest_token, about.tokenizer)
+    data_digest, stored = store_tasks(output, folder, made.tasks)
+    report("rows are in place" if stored else "rows are there already", data=data_digest)
+    prepared = PreparedEvaluation(
+        evaluation_digest=evaluation_digest(
+            config,
+            base_model_digest,
+            target=adapters.target,
+            baseline=adapters.baseline,
+            anchor=adapters.anchor,
+            data_digest=data_digest,
+            tasks=made.tasks,
+        ),
+        data_digest=data_digest,
+        base_model_digest=base_model_digest,
+        target_digest=_digest(adapters.target),
+        baseline_digest=_digest(adapters.baseline),
+        anchor_digest=_digest(adapters.anchor),
+        tasks=len(made.tasks),
+        rows=sum(task.rows for task in made.tasks),
+    )
+    outcome = read_outcome(output, prepared.evaluation_digest)
+    report("prepared", **prepared.to_json(), done=outcome is not None)
+    warnings = (*filter(None, [beyond]), *made.warnings)
+    for warning in warnings:
+        report.warn("prepared with a warning", warning=warning)
+    return Found(prepared, outcome, warnings)
+
+
+def _base_model(config: EvaluationConfig, report: Report) -> tuple[BaseModel, Shapes, str]:
+    """Return the base model that was checked, the shapes of its weights, and its digest.
+
+    Raises:
+        SettingsInvalid, StorageFailed: it is not there, cannot be computed with, or is not the one that was pinned.
+    """
     model = find_base_model(config.base_model)
     check_architecture(model)
     shapes = read_shapes(model)
     check_weights(model, shapes)
-    base_model_digest = digest_of_entries(entries_of(model))
-    check_pin(config.base_model, base_model_digest)
-    report("base model checked", uri=config.base_model.uri, digest=base_model_digest)
+    digest = digest_of_entries(entries_of(model))
+    check_pin(config.base_model, digest)
+    report("base model checked", uri=config.base_model.uri, digest=digest)
+    return model, shapes, digest
 
+
+def _adapters(
+    config: EvaluationConfig, model: BaseModel, base_model_digest: str, scratch: Path, report: Report
+) -> _Adapters:
+    """Return the adapters that were found to be whole, of this base model, and comparable.
+
+    Raises:
+        SettingsInvalid, StorageFailed: one is not; the message names its role.
+    """
     wanted = config.baseline.artifact if config.baseline is not None else None
     fixed = config.anchor.artifact if config.anchor is not None else None
     target = find_adapter(config.target, "target", base_model_digest) if config.target is not None else None
@@ -95,30 +175,45 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     if config.engine is EvaluationEngine.VLLM:
         check_adapters({"target": target, "baseline": baseline, "anchor": anchor})
     report("artifacts checked", target=_digest(target), baseline=_digest(baseline), anchor=_digest(anchor))
+    return _Adapters(target, baseline, anchor, tokenizer_files)
 
-    about = Circumstances(
-        tokenizer=RowTokenizer(scratch / "tokenizer", target.chat_template(tokenizer_files) if target else None),
+
+def _circumstances(
+    config: EvaluationConfig, model: BaseModel, adapters: _Adapters, scratch: Path, report: Report
+) -> Circumstances:
+    """Return what the rows of every task are made with: the target's tokenizer, and what each side was trained on."""
+    target = adapters.target
+    template = target.chat_template(adapters.tokenizer_files) if target is not None else None
+    return Circumstances(
+        tokenizer=RowTokenizer(scratch / "tokenizer", template),
         context_length=context_length(model),
         # Of the base model alone nobody knows what it was trained on.
         trained=target.trained(scratch, report, "target") if target is not None else None,
         others={
             role: each.trained(scratch, report, role)
-            for role, each in (("baseline", baseline), ("anchor", anchor))
+            for role, each in (("baseline", adapters.baseline), ("anchor", adapters.anchor))
             if each is not None
         },
         maximum_trained_on_ratio=config.maximum_trained_on_ratio,
     )
-    beyond = check_tokenizer(
-        model,
-        shapes,
-        about.tokenizer,
-        converses=lambda: any(task.type is not TaskType.PERPLEXITY for task in config.tasks),
-    )
-    folder = scratch / "made-evaluation-data"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    files = DatasetFiles(config, target, scratch / "sources")
-    tasks, largest, warnings = [], 0, [*filter(None, [beyond])]
+
+
+def _rows(
+    config: EvaluationConfig,
+    files: DatasetFiles,
+    about: Circumstances,
+    folder: Path,
+    scratch: Path,
+    *,
+    report: Report,
+) -> _Rows:
+    """Write the rows of every task below `folder`, checked against their thresholds.
+
+    Raises:
+        SettingsInvalid, DataInvalid, StorageFailed: with a named reason and the next step.
+    """
+    tasks: list[PreparedTask] = []
+    largest, warnings = 0, list[str]()
     for task in config.tasks:
         if task.type is TaskType.HARNESS:
             tasks.append(_harness(config, task, about, folder, scratch, report))
@@ -144,33 +239,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
                 dropped=made.dropped,
             )
         )
-    check_vocabulary(model, shapes, largest, about.tokenizer)
-    data_digest, stored = store_tasks(output, folder, tasks)
-    report("rows are in place" if stored else "rows are there already", data=data_digest)
-    prepared = PreparedEvaluation(
-        evaluation_digest=evaluation_digest(
-            config,
-            base_model_digest,
-            target=target,
-            baseline=baseline,
-            anchor=anchor,
-            data_digest=data_digest,
-            tasks=tasks,
-        ),
-        data_digest=data_digest,
-        base_model_digest=base_model_digest,
-        target_digest=_digest(target),
-        baseline_digest=_digest(baseline),
-        anchor_digest=_digest(anchor),
-        tasks=len(tasks),
-        rows=sum(task.rows for task in tasks),
-    )
-    outcome = read_outcome(output, prepared.evaluation_digest)
-    report("prepared", **prepared.to_json(), done=outcome is not None)
-    warnings += files.unread_warnings()
-    for warning in warnings:
-        report.warn("prepared with a warning", warning=warning)
-    return Found(prepared, outcome, tuple(warnings))
+    return _Rows(tasks, largest, [*warnings, *files.unread_warnings()])
 
 
 def _check_odds(config: EvaluationConfig, task: EvaluationTask, rows: Sequence[EvaluationRow]) -> list[str]:

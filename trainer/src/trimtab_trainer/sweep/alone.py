@@ -103,7 +103,11 @@ def record(ledger: Ledger) -> SweepRecord:
 
 
 def next_trial(ledger: Ledger) -> Trial | None:
-    """Choose the next point and write it down; None where there is no other."""
+    """Choose the next point and write it down; None where there is no other.
+
+    Raises:
+        SettingsInvalid: the algorithm takes a library that is not installed.
+    """
     asked, names = request(ledger), {each.id for each in ledger.trials}
     try:
         from .suggest import suggest

@@ -249,7 +249,7 @@ class Trainer:
             return []
         with self.model.arithmetic():
             loss = step(self.model.hidden(batch), batch, self.model.head)
-        (loss * (self.scale / step.weight)).backward()  # type: ignore[no-untyped-call]
+        (loss * (self.scale / step.weight)).backward()
         return [loss.detach()]
 
     def combine(self, share: Share) -> StepResult | None:

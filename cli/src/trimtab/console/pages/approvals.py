@@ -73,6 +73,7 @@ class ApprovalsPage:
 def approvals_page(
     reviews: Sequence[Body] | None, objects: Sequence[CustomObject], namespace: str, now: datetime
 ) -> ApprovalsPage:
+    """Return what could be decided about, and what was; `reviews` is None where the cluster knows none."""
     if reviews is None:
         return ApprovalsPage(namespace, False, (), ())
     said = sorted((_said(each, now) for each in reviews), key=lambda pair: pair[0], reverse=True)

@@ -69,6 +69,7 @@ class ComparePage:
 def compare_page(
     chosen: Sequence[CustomObject], known: Sequence[CustomObject], namespace: str, plural: str, missing: Sequence[str]
 ) -> ComparePage:
+    """Return the chosen beside each other, as many as fit; `missing` are names that nothing has."""
     chosen = chosen[:MOST]
     series = [
         each

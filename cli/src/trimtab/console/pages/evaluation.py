@@ -58,6 +58,7 @@ class EvaluationPage:
 
 
 def evaluation_page(about: Evaluation, others: Sequence[CustomObject], now: datetime) -> EvaluationPage:
+    """Return the verdict, every figure against its thresholds, and the way from data to serving."""
     verdict = about.condition("Passed")
     thresholds = [mapping(each) for each in sequence(about.spec.get("thresholds"))]
     percent = number(mapping(about.told.get("progress")).get("percent"))

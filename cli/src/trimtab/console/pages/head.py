@@ -61,6 +61,7 @@ class Head:
 
 
 def head(about: CustomObject, now: datetime) -> Head:
+    """Return what stands above every page of an object: what it is, why, what to do next, and what may be pressed."""
     told, told_row = story(about, now), row(about, now)
     doing = next(iter(told.section("What")), "")
     return Head(

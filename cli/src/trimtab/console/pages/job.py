@@ -56,6 +56,7 @@ class JobPage:
 
 
 def job_page(about: FineTuneJob, others: Sequence[CustomObject], now: datetime) -> JobPage:
+    """Return how far a run is, its curve, attempts, figures, data and cost."""
     series = series_of(about)
     percent = number(about.progress.get("percent"))
     step, total = number(about.progress.get("step")), number(about.progress.get("totalSteps"))

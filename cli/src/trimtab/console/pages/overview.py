@@ -53,6 +53,7 @@ class Overview:
 
 
 def overview(objects: Sequence[CustomObject], namespace: str, now: datetime, not_shown: Sequence[str] = ()) -> Overview:
+    """Return what runs, waits and failed lately, and what is served; `not_shown` are kinds that may not be listed."""
     work = [brief(each) for each in objects if not isinstance(each, AdapterRollout)]
     rollouts = [each for each in objects if isinstance(each, AdapterRollout)]
     by_tone = {tone: selected(work, Selection(state=tone)) for tone in STATES}
@@ -108,6 +109,7 @@ class Listing:
 def listing(
     objects: Sequence[CustomObject], kind: Kind, namespace: str, selection: Selection, now: datetime
 ) -> Listing:
+    """Return one page of the objects of a kind that a selection leaves, in its order."""
     found = selected(map(brief, objects), selection)
     pages = max(1, -(-len(found) // ROWS))
     page = min(selection.page, pages)

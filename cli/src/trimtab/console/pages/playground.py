@@ -89,6 +89,7 @@ def playground_page(
     *,
     storing: Storing | None = None,
 ) -> PlaygroundPage:
+    """Return what can be asked side by side; `problem` says why nothing can."""
     return PlaygroundPage(
         places=tuple(
             Place(each.name, clean(each.state), tone_of(each), about is not None and each.name == about.name)

@@ -71,6 +71,7 @@ class RolloutPage:
 
 
 def rollout_page(about: AdapterRollout, others: Sequence[CustomObject], now: datetime) -> RolloutPage:
+    """Return the phase of a rollout, its pods, what its canary saw, and the revisions to go back to."""
     counts = mapping(about.told.get("pods"))
     ready, updated, desired = (int(number(counts.get(name)) or 0) for name in ("ready", "updated", "desired"))
     return RolloutPage(

@@ -91,6 +91,7 @@ def brief(about: CustomObject) -> Brief:
 
 
 def row(about: CustomObject, now: datetime) -> Row:
+    """Return an object as a line of a table."""
     told, known = mapping(about.told.get("progress")), brief(about)
     percent = number(told.get("percent"))
     figure, note = _figure(about)
@@ -114,8 +115,9 @@ def row(about: CustomObject, now: datetime) -> Row:
 def _state(about: CustomObject) -> str:
     if not about.conditions:
         return "New"
-    if isinstance(about, Evaluation) and about.ended and about.passed is not None:
-        return "Passed" if about.passed else about.condition("Passed").reason or "Failed"  # type: ignore[union-attr]
+    verdict = about.condition("Passed") if isinstance(about, Evaluation) and about.ended else None
+    if verdict is not None and verdict.status != "Unknown":
+        return "Passed" if verdict.status == "True" else verdict.reason or "Failed"
     return about.state or "New"
 
 

@@ -55,6 +55,7 @@ class SweepPage:
 
 
 def sweep_page(about: FineTuneSweep, now: datetime) -> SweepPage:
+    """Return the best of a sweep so far, and all its trials by value and by parameter."""
     parameters = [mapping(each) for each in sequence(about.spec.get("parameters"))]
     told = [mapping(each) for each in sequence(about.told.get("trials"))]
     best = text(about.best.get("id"))

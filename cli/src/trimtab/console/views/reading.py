@@ -191,7 +191,11 @@ def show_approvals(context: Context, request: Request) -> Response:
 
 
 def the_object(context: Context, request: Request) -> tuple[Caller, str, CustomObject, Any]:
-    """Return who asks, the namespace, the object that the address names, and the others of its namespace."""
+    """Return who asks, the namespace, the object that the address names, and the others of its namespace.
+
+    Raises:
+        NotFound: there is none, or the address names no namespace.
+    """
     caller, namespace = asked(context, request)
     if not namespace:
         raise NotFound("an object has a namespace", "look at the list")
@@ -201,6 +205,11 @@ def the_object(context: Context, request: Request) -> tuple[Caller, str, CustomO
 
 
 def kind_of(request: Request) -> Kind:
+    """Return the kind that the address names.
+
+    Raises:
+        NotFound: it has no pages.
+    """
     plural = request.path_params["plural"]
     if plural not in KINDS:
         raise NotFound(f"there are no {plural}", f"the pages are of {', '.join(KINDS)}")

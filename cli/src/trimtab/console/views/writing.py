@@ -72,6 +72,11 @@ def show_back(context: Context, request: Request) -> Response:
 
 
 def go_back(context: Context, request: Request, form: Form) -> Response:
+    """Write the source that `show_back` has shown.
+
+    Raises:
+        Conflict: what keeps it in git would set it back, or it is another object than was shown.
+    """
     caller, _, about, _ = the_object(context, request)
     check_form(context, caller, form)
     patch = _back(about, form.get("to", ""))

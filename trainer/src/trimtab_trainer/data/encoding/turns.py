@@ -132,6 +132,9 @@ def begin_of(gap: str, asked: Places, before: int, conversation: Conversation) -
         asked: the conversation up to the turn, with what asks for it.
         before: where the gap begins.
         conversation: to compare with.
+
+    Raises:
+        Refused: the template writes the turn otherwise when it is asked for.
     """
     until = _last_end(asked, len(asked.text))
     question = asked.text[until:]

@@ -106,7 +106,11 @@ def find(uri: str, credentials: Credentials | None) -> Found:
 
 
 def copy(uri: str, credentials: Credentials | None, folder: Path) -> Source:
-    """Copy the files a URI means into a folder, hashed while they are read."""
+    """Copy the files a URI means into a folder, hashed while they are read.
+
+    Raises:
+        DataInvalid: as of `find`; DATASET_NOT_FOUND also where a file vanished meanwhile.
+    """
     store = open_store(folder_of(uri)[0], credentials)
     entries = []
     found = find(uri, credentials)

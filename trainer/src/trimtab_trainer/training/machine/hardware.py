@@ -129,7 +129,7 @@ def _trouble() -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return f"torch {torch.__version__} is built for processors alone"
     try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
+        torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
         return str(error).strip().partition("\n")[0]
     return f"torch {torch.__version__} for {torch.version.cuda or torch.version.hip} finds no more"

@@ -311,7 +311,7 @@ class Division:
         """Have a layer's weights in memory once more when the gradient of what it gave is there."""
         for tensor in torch.utils._pytree.tree_leaves(output):
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                tensor.register_hook(lambda _: self._reach(unit))  # type: ignore[no-untyped-call]
+                tensor.register_hook(lambda _: self._reach(unit))
 
     # -- what is held -------------------------------------------------------------------------------------------------
 

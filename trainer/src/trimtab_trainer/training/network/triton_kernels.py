@@ -32,6 +32,9 @@ def rms_norm(inputs: Tensor, weight: Tensor, eps: float, *, offset: int, rounded
         eps: what is added to the mean.
         offset: 1 in Gemma's, whose weights are differences from 1.
         rounded: the product with w is one of numbers in the type of x (Llama's), else it is in float32.
+
+    Raises:
+        ValueError: n is more than LONGEST_ROW.
     """
     if inputs.shape[-1] > LONGEST_ROW:
         raise ValueError(f"a row of {inputs.shape[-1]} numbers is longer than {LONGEST_ROW}")

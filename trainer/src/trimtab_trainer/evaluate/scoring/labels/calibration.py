@@ -27,6 +27,9 @@ def calibration(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[
                       0 to 2
     calibrationError  mean over bins, weighted by their rows, of the distance between the most likely choice's mean
                       probability and how often it is right, 0 to 1
+
+    Raises:
+        ValueError: a row has no right answer, which preparing refuses.
     """
     likely, correct, squares = (np.full(len(rows), np.nan) for _ in range(3))
     for index, (row, score) in enumerate(zip(rows, scores, strict=True)):
