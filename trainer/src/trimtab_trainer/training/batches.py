@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .machine.transfer import sent
 from .network.rows import RowLayout, row_layout
 
 IGNORED = -100
@@ -153,9 +154,3 @@ class Batches:
             rows=row_layout(positions, where),
             chosen=sent(np.flatnonzero(wanted != IGNORED), where),
         )
-
-
-def sent(array: npt.NDArray[Any], where: torch.device) -> Tensor:
-    """Return an array on the device, without waiting for an accelerator that still computes what came before."""
-    tensor = torch.from_numpy(array)
-    return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)

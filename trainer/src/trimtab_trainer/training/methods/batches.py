@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..batches import ALL, IGNORED, Batches, MicroBatch, Sequences, sent
+from ..batches import ALL, IGNORED, Batches, MicroBatch, Sequences
+from ..machine.transfer import sent
 from ..network.rows import row_layout
 
 Int64 = npt.NDArray[np.int64]
@@ -160,6 +161,7 @@ class PreferenceBatches(Batches):
             real_tokens=sum(end - start for start, end in spans),
             supervised_tokens=int(counts.sum()),
             rows=row_layout(positions, where),
+            chosen=sent(np.flatnonzero(wanted != IGNORED), where),
             places=places,
             answer_tokens=sent(counts, where),
             asked_tokens=sent(asked, where),

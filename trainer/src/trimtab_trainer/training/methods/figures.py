@@ -6,11 +6,14 @@ beta times its mean log-probability), a margin the difference of the rewards of 
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from ...contract import PreferenceFigures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PreferenceSums(BaseModel):
@@ -35,6 +38,11 @@ class PreferenceSums(BaseModel):
     def __add__(self, other: Self) -> Self:
         """Return the sums of both."""
         return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in type(self).model_fields})
+
+    @classmethod
+    def of(cls, values: Tensor) -> Self:
+        """Return the fields of float64[8], in their order."""
+        return cls(**dict(zip(cls.model_fields, values.tolist(), strict=True)))
 
     @property
     def figures(self) -> PreferenceFigures | None:

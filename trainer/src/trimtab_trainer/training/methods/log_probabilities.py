@@ -17,7 +17,9 @@ from ..loss import Head
 from ..machine.sizing import CHUNK
 
 
-def log_probabilities(hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK) -> Tensor:
+def log_probabilities(
+    hidden: Tensor, targets: Tensor, head: Head, chunk: int = CHUNK, *, chosen: Tensor | None = None
+) -> Tensor:
     """Return the log-probabilities of the positions that have a target, float32[n], line by line.
 
     Args:
@@ -25,14 +27,17 @@ def log_probabilities(hidden: Tensor, targets: Tensor, head: Head, chunk: int = 
         targets: int64 [B, T], IGNORED where nothing is asked.
         head: the frozen output head.
         chunk: positions whose logits exist at the same time.
+        chosen: int64 [n], where in [B * T] there is a target; they are looked for if absent, which an accelerator has
+            to be waited for.
     """
-    where = targets.flatten() != IGNORED
+    where = targets.flatten() != IGNORED if chosen is None else chosen
     return _LogProbabilities.apply(hidden.flatten(0, 1)[where], targets.flatten()[where], head, chunk)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def sums(values: Tensor, counts: Tensor) -> Tensor:
     """Return the sums of neighbours float32[R]: of the first `counts[0]` values, of the next `counts[1]`, and so on."""
-    return torch.segment_reduce(values, "sum", lengths=counts, initial=0.0)
+    # Unsafe: counts are not looked at, for which an accelerator had to be waited for. They are those of the values.
+    return torch.segment_reduce(values, "sum", lengths=counts, initial=0.0, unsafe=True)
 
 
 class _LogProbabilities(torch.autograd.Function):

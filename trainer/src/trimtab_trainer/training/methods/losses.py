@@ -71,7 +71,8 @@ def orpo(chosen: Tensor, rejected: Tensor, settings: PreferenceSettings) -> Tens
 
 
 def log1mexp(values: Tensor) -> Tensor:
-    """Return log(1 - exp(x)) for x < 0, exact near both ends."""
+    """Return log(1 - exp(x)) for x <= 0, exact near both ends; a 0, which rounding made, is the next number below."""
+    values = values.clamp(max=-torch.finfo(values.dtype).tiny)
     # Each branch is given what it is good for: the other one's gradient would be no number there, which masks keep.
     near = values > _HALF
     below, above = torch.where(near, _HALF, values), torch.where(near, values, _HALF)

@@ -20,6 +20,7 @@ from ...interruption import Interruption
 from ..batches import Batches, MicroBatch
 from ..distributed.world import World
 from ..loss import Head, summed_loss
+from ..machine.transfer import sent
 from ..network.trained import Trained
 from ..validation import TOKENS_PER_BATCH, evaluating, in_parts, mean_loss
 from .batches import PreferenceBatch, PreferenceBatches
@@ -95,6 +96,7 @@ class PreferenceStep:
     Attributes:
         compare: gives the loss of each unit of a batch, given the log-probability of each answer.
         likelihood: what each target of ORPO's wanted answers counts, prompts included; 0 for other methods.
+        told: the sums of each batch, where it was computed.
     """
 
     weight: float
@@ -103,12 +105,17 @@ class PreferenceStep:
     reference: npt.NDArray[np.float32] | None
     kl: Tensor
     likelihood: float = 0.0
-    sums: PreferenceSums = field(default_factory=PreferenceSums)
+    told: list[Tensor] = field(default_factory=list)
+
+    @property
+    def sums(self) -> PreferenceSums:
+        """Of the batches so far; an accelerator is asked here, and between batches it is not."""
+        return PreferenceSums.of(torch.stack(self.told).sum(0)) if self.told else PreferenceSums()
 
     def __call__(self, hidden: Tensor, batch: MicroBatch, head: Head) -> Tensor:
         """Return the summed loss of a batch, each unit as much as it weighs."""
         assert isinstance(batch, PreferenceBatch)
-        values = log_probabilities(hidden, batch.targets, head)
+        values = log_probabilities(hidden, batch.targets, head, chosen=batch.chosen)
         counts = batch.answer_tokens + batch.asked_tokens
         answers = sums(torch.where(batch.is_answer, values, 0.0), counts)
         losses, rewards = self._losses(batch, answers)
@@ -117,7 +124,7 @@ class PreferenceStep:
             # The two rows of a unit follow each other, the chosen one first.
             likelihoods = sums(values, counts)[::2]
             total = total - self.likelihood * (likelihoods * batch.unit_weights).sum()
-        self.sums += _sums(batch, answers, rewards)  # last: a batch that memory does not suffice for is not counted
+        self.told.append(_sums(batch, answers, rewards))  # last: one that memory does not suffice for is not counted
         return total
 
     def _losses(self, batch: PreferenceBatch, answers: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,7 +134,7 @@ class PreferenceStep:
             means = answers / batch.answer_tokens
             return orpo(means[::2], means[1::2], settings), settings.beta * means.detach()
         assert self.reference is not None
-        known = torch.from_numpy(self.reference[batch.places]).to(answers.device)
+        known = sent(self.reference[batch.places], answers.device)
         rewards = settings.beta * (answers - known).detach()
         if self.settings.method is Method.KTO:
             return kto(answers - known, batch.wanted, self.kl, settings), rewards
@@ -137,19 +144,17 @@ class PreferenceStep:
         ), rewards
 
 
-def _sums(batch: PreferenceBatch, answers: Tensor, rewards: Tensor) -> PreferenceSums:
-    values, gained, wanted = answers.detach(), rewards, batch.wanted
+def _sums(batch: PreferenceBatch, answers: Tensor, rewards: Tensor) -> Tensor:
+    """Return the fields of `PreferenceSums` in their order, float64, where the answers are."""
+    values, wanted = answers.detach(), batch.wanted
     paired = len(answers) == 2 * len(batch.unit_weights)
-    return PreferenceSums(
-        chosen=int(wanted.sum()),
-        rejected=int((~wanted).sum()),
-        chosen_reward=float(gained[wanted].sum()),
-        rejected_reward=float(gained[~wanted].sum()),
-        chosen_log_probability=float(values[wanted].sum()),
-        rejected_log_probability=float(values[~wanted].sum()),
-        pairs=len(batch.unit_weights) if paired else 0,
-        right=int((gained[::2] > gained[1::2]).sum()) if paired else 0,
-    )
+    of_pairs = rewards[::2] > rewards[1::2] if paired else wanted[:0]
+    each = [
+        *(wanted, ~wanted),
+        *(torch.where(side, figure, 0.0) for figure in (rewards, values) for side in (wanted, ~wanted)),
+        *(torch.ones_like(of_pairs), of_pairs),
+    ]
+    return torch.stack([figures.sum(dtype=torch.float64) for figures in each])
 
 
 class Preferring:

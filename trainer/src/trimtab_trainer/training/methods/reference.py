@@ -64,7 +64,7 @@ def answer_log_probabilities(
 
     def some(chosen: Int64) -> tuple[Int64, Float32]:
         batch = split.lay(chosen, model.device)
-        values = log_probabilities(model.hidden(batch), batch.targets, model.head)
+        values = log_probabilities(model.hidden(batch), batch.targets, model.head, chosen=batch.chosen)
         counts = batch.answer_tokens + batch.asked_tokens
         return batch.places, sums(torch.where(batch.is_answer, values, 0.0), counts).cpu().numpy()
 

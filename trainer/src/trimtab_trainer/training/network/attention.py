@@ -33,6 +33,8 @@ LAYOUT = "row_layout"
 FLASH_HEADS = 256
 """Largest head that FlashAttention computes."""
 FLASH_CAPABILITY = (8, 0)
+AWKWARD_HEADS, ROOMY = range(193, 225), ((8, 0), (9, 0))
+"""Sizes of heads of which it computes gradients on these accelerators alone (A100, H100)."""
 
 _laid: ContextVar[bool] = ContextVar("laid", default=False)
 
@@ -117,7 +119,8 @@ def runs_flash(query: Tensor, value: Tensor, dropout: float = 0.0) -> bool:
     return (
         query.is_cuda
         and torch.version.cuda is not None
-        and torch.cuda.get_device_capability(query.device) >= FLASH_CAPABILITY
+        and (capability := torch.cuda.get_device_capability(query.device)) >= FLASH_CAPABILITY
+        and not (query.shape[-1] in AWKWARD_HEADS and capability not in ROOMY)
         and _type_of_products(query) in (torch.bfloat16, torch.float16)
         and query.shape[-1] == value.shape[-1] <= FLASH_HEADS
         and query.shape[-1] % 8 == 0
@@ -171,6 +174,9 @@ def by_rows(
         window: tokens that one attends to at most, itself among them; all before it if absent.
     """
     groups = query.shape[1] // key.shape[1]
+    if groups > 1 and query.device.type != "cpu":
+        # There torch computes grouped heads by FlashAttention, or with the scores of all pairs of tokens in memory.
+        key, value, groups = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1), 1
     found = []
     for line, lengths in enumerate(layout.lines):
         # Split, not sliced: the gradient of a slice is a whole line of zeros.

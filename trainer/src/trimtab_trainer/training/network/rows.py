@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ..machine.transfer import sent
+
 
 @dataclass(frozen=True)
 class RowLayout:
@@ -37,9 +39,7 @@ class RowLayout:
         if window not in self._masks:
             width = sum(self.lines[0])
             where = self.starts.device
-            rows = torch.stack(
-                [torch.repeat_interleave(torch.arange(len(line)), torch.tensor(line)) for line in self.lines]
-            ).to(where)
+            rows = sent(np.stack([np.repeat(np.arange(len(line)), line) for line in self.lines]), where)
             distance = torch.arange(width, device=where)[:, None] - torch.arange(width, device=where)
             near = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
             self._masks[window] = (rows[:, None, :, None] == rows[:, None, None, :]) & near
@@ -55,4 +55,4 @@ def row_layout(positions: npt.NDArray[np.int64], where: torch.device) -> RowLayo
     width = positions.shape[1]
     lines = tuple(tuple(np.diff([*np.flatnonzero(line).tolist(), width]).tolist()) for line in begins)
     starts = np.concatenate([[0], np.cumsum([length for line in lines for length in line])]).astype(np.int32)
-    return RowLayout(lines, torch.from_numpy(starts).to(where))
+    return RowLayout(lines, sent(starts, where))
