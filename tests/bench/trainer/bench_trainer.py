@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean, median
@@ -84,10 +85,25 @@ def turn(side: str, work: Work) -> dict[str, Any]:
     return (trimtab_side.run if side == "trimtab" else trl_side.run)(work, STARTED)
 
 
-def in_process(side: str, work: Work) -> dict[str, Any]:
-    """Return the figures of a side, from a process of its own; say them."""
+def in_process(
+    side: str, work: Work, *, seconds: float | None = None, environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the figures of a side, from a process of its own; say them.
+
+    Args:
+        side: whose.
+        work: what it does.
+        seconds: that it may take.
+        environment: added to that of this process.
+    """
     document = json.dumps({**asdict(work), "base_model": str(work.base_model)})
-    answer = subprocess.run([sys.executable, __file__, "--turn", side, document], capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, __file__, "--turn", side, document],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, **(environment or {})},
+    )
     if answer.returncode:
         raise SystemExit(f"{side} failed: {answer.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])

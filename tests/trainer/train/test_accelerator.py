@@ -7,7 +7,7 @@ pinned) is an error here, or is noted.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,11 @@ from .runs import adapted, random_rows, run_config, sequences
 CUDA = torch.device("cuda", 0)
 
 
-class Waits(TorchDispatchMode):
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes copies to the accelerator that wait for what it computes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.copies: list[Any] = []
         self.called: set[str] = set()
 
@@ -81,7 +81,7 @@ def nothing_is_waited_for() -> Iterator[Waits]:
 def on_accelerator(model: Adapted) -> Adapted:
     model = moved(model)
     assert model.device == CUDA
-    model.arithmetic = contextmanager(lambda: (yield))  # type: ignore[method-assign] # torch has no autocast without one
+    model.arithmetic = nullcontext  # type: ignore[method-assign] # torch has no autocast without a device
     model.attend_by_rows()
     return model
 

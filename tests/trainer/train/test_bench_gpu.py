@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
-from tests.bench.trainer import bench_gpu
+from tests.bench.trainer import bench_gpu, bench_trainer
+from tests.bench.trainer.race.work import Work
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -21,3 +25,29 @@ def test_it_measures_both_sides_and_the_losses() -> None:
         assert without["kernels"] == []
     assert result["losses"]["within"]
     assert result["left_out"] == []
+    assert result["failed"] == {}
+    assert result["two ranks"]["largest_difference"] < 0.01
+
+
+def test_a_part_that_fails_is_named_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """TRL has too little memory for one sequence, and the small model's losses cannot be compared at all."""
+    asked = []
+
+    def turn(side: str, work: Work) -> dict[str, Any]:
+        asked.append((side, work.micro_batch))
+        if side == "trl":
+            raise SystemExit("trl failed: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB")
+        if work.compute == "Float32":
+            raise SystemExit("trimtab failed: of something")
+        return dict.fromkeys(("tokens_per_second", "peak_mib", "start_to_first_step_seconds"), 1.0) | {"losses": [1.0]}
+
+    monkeypatch.setattr(bench_trainer, "turn", turn)
+    monkeypatch.setattr(bench_gpu, "together", lambda *_, **__: turn("trimtab", Work(tmp_path, 1, 1, 1, 1)))
+    monkeypatch.setattr(bench_gpu, "make_model", lambda folder, _: folder)
+    result = bench_gpu.main(["--dry"])
+    assert set(result["failed"]) == {"1b, trl", "8b, trl", "losses"}
+    assert result["1b"]["trimtab"]["micro_batch"] == 4
+    assert result["1b"]["tokens_kernels_ratio"] == 1.0
+    assert [size for side, size in asked if side == "trl"] == [4, 2, 1, 2, 1], "half as many sequences, and half again"

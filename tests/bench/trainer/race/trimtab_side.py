@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from .work import ALPHA, GRADIENT_NORM, LEARNING_RATE, RANK, SEED, Clock, Work, 
 
 def run(work: Work, started: float) -> dict[str, Any]:
     """Train and return the figures of `Clock`."""
+    from trimtab_trainer.training.distributed.processes import Place
+    from trimtab_trainer.training.distributed.world import World
     from trimtab_trainer.training.machine import hardware
 
-    hardware.configure()
+    world = World(Place.told(os.environ))
+    hardware.configure(world.local_size, world.local_rank)
+    world.join()
     from trimtab_trainer.contract.settings import ComputeType
     from trimtab_trainer.training.network.adapter import add_adapter
     from trimtab_trainer.training.network.elementwise import fuse_elementwise
@@ -50,7 +55,7 @@ def run(work: Work, started: float) -> dict[str, Any]:
         if work.kernels:
             fuse_elementwise(model)
         model.attend_by_rows()
-        loop = trainer(work.base_model, root, config, data, model=model)
+        loop = trainer(work.base_model, root, config, data, model=model, world=world)
         lengths = loop.training.lengths
         tokens = [int(lengths[sequences_of_step(config.training, len(data), step)].sum()) for step in range(steps)]
         clock = Clock(started, tokens)
@@ -58,4 +63,5 @@ def run(work: Work, started: float) -> dict[str, Any]:
             loop.step()
             clock.step_ended()
             clock.losses.append(loop.state.recent[-1][0] / loop.state.recent[-1][1])
+        world.leave()
         return {**clock.figures(hardware.memory_peak(where) or 0), "kernels": list(model.kernels.parts)}

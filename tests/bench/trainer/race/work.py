@@ -80,7 +80,7 @@ class Work:
 def make_model(folder: Path, shape: str) -> Path:
     """Write a Llama of random weights in one of the shapes; large ones are made on the accelerator."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -89,7 +89,7 @@ def make_model(folder: Path, shape: str) -> Path:
     where = "cuda" if torch.cuda.is_available() else "cpu"
     kind = torch.bfloat16 if where == "cuda" else torch.float32
     with torch.device(where):
-        model = LlamaForCausalLM(config).to(kind)
+        model = AutoModelForCausalLM.from_config(config, dtype=kind)  # never in float32: the 8B would take 32 GB
     model.save_pretrained(folder)
     del model
     if where == "cuda":
