@@ -229,7 +229,7 @@ def test_files_that_are_none_are_refused(
 )
 @pytest.mark.parametrize("beside", [None, "that of the file"])
 def test_the_template_that_it_was_trained_with_is_kept_wherever_it_stands(
-    told: dict[str, Any], wanted: str | None, beside: str | None, folder: Path, base: Path, tmp_path: Path
+    told: dict[str, Any], wanted: str | None, beside: str | None, *, folder: Path, base: Path, tmp_path: Path
 ) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
     if beside is not None:

@@ -195,8 +195,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     )
     if strange:
         raise _refused(
-            f"{file} has {strange[0][:80]}, which is not known here, so engines may compute something else; remove it if "
-            "it changes nothing of what the adapter computes"
+            f"{file} has {strange[0][:80]}, which is not known here, so engines may compute something else; remove it "
+            "if it changes nothing of what the adapter computes"
         )
     if (begun := changed_base(read)) is not None:
         raise _refused(
