@@ -303,6 +303,13 @@ def test_a_macro_figure_is_not_tested_where_a_label_has_few_rows() -> None:
             assert (macro.p_pass, macro.p_fail, macro.rows_needed) == (1.0, 1.0, len(answers) * 5 // max(rare, 1))
 
 
+def test_of_rare_labels_as_many_rows_are_asked_for_as_any_test_needs() -> None:
+    answers = [0, 1, 2] * 3
+    bound = {"metric": "t/f1Macro", "minimum": 0.5, "confidence": 0.95}
+    _, (check,) = compared(task("Classification"), choice_rows(answers), choice_scores(answers), None, bound)
+    assert check.rows_needed == 20, "fifteen would have five of each, and decide nothing"
+
+
 def test_groups_of_every_figure_and_the_gap_of_the_bad_one() -> None:
     groups = ["core"] * 150 + ["apps"] * 150 + ["batch"] * 90 + ["rare"] * 10
     shares = np.array([0.9] * 300 + [0.5] * 90 + [0.9] * 10)

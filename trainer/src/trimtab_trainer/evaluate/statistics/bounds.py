@@ -11,7 +11,7 @@ from ...contract import Check, Threshold
 from .broken_rows import BrokenRow, unseen
 from .distribution import Distribution
 from .figure import Figure, finite
-from .p_values import p_at_least, p_at_most
+from .p_values import MINIMUM_CLUSTERS, p_at_least, p_at_most
 from .sample_size import rows_needed
 
 MINIMUM_OF_A_KIND = 5
@@ -123,7 +123,8 @@ def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) 
     facts: dict[str, float | int | None] = {"estimate": finite(bound.distribution.estimate)}
     fewest, rows = figure.fewest, figure.rows
     if confidence is not None and fewest is not None and fewest < MINIMUM_OF_A_KIND:
-        needed = math.ceil(rows * MINIMUM_OF_A_KIND / max(fewest, 1))
+        times = MINIMUM_OF_A_KIND / max(fewest, 1), MINIMUM_CLUSTERS / max(bound.distribution.effective_units, 1)
+        needed = math.ceil(rows * max(times))
         facts |= {"p_pass": 1.0, "p_fail": 1.0, "rows_needed": needed, "clusters": figure.clusters}
     elif confidence is not None and facts["estimate"] is not None:
         share = _share_to_see(bound, figure)
