@@ -188,7 +188,7 @@ def test_rows_that_would_decide_are_more_than_those_that_do_not(bound: dict[str,
     ],
 )
 def test_of_rows_in_clusters_it_is_clusters_that_are_asked_for(
-    bound: dict[str, float], clusters: int, needed: str
+    bound: dict[str, Any], clusters: int, needed: str
 ) -> None:
     """A thousand more rows of the same four documents decide nothing."""
     rows = [
@@ -222,6 +222,7 @@ def test_answers_that_go_on_for_ever_are_not_excluded_by_few_that_do_not() -> No
         scores = [RowScore(at, text="x", tokens=int(each)) for at, each in enumerate(lengths)]
         _, (check,) = compared(asked, rows, scores, scores, bound)
         assert check.p_pass == pytest.approx(0.98**count, rel=0.2)
+        assert check.p_pass is not None
         assert (check.p_pass <= 0.05) == passes
         assert check.rows_needed == pytest.approx(149, rel=0.1)
 
@@ -238,6 +239,7 @@ def test_texts_that_say_nothing_are_not_excluded_by_few_that_do() -> None:
             task("Generation", metrics=["TokenF1"]), text_rows(words), text_scores(more), text_scores(less), bound
         )
         assert check.p_pass == pytest.approx(0.95**count, rel=0.1)
+        assert check.p_pass is not None
         assert (check.p_pass <= 0.05) == passes
         right = choice_rows([0, 1] * (count // 2)), choice_scores([0] * count), choice_scores([0] * count)
         _, (check,) = compared(task("MultipleChoice"), *right, {"metric": "t/accuracy", "minimum": 0.2, **TESTED})
