@@ -79,7 +79,7 @@ def _plain(threshold: Threshold, figure: Figure) -> bool:
     if figure.range is not None:
         target = replace(figure.target, sizes=None, weights=None)
         baseline = replace(figure.baseline, sizes=None, weights=None) if figure.baseline is not None else None
-        (check,) = bound_checks(0, threshold, replace(figure, target=target, baseline=baseline))
+        (check,) = bound_checks(0, threshold, replace(figure, target=target, baseline=baseline, graded=False))
         return passed(threshold, check)
     ((name, limit),) = threshold.limits.items()
     judged = figure.target if name == "maximum" else figure.loss(relative=True)
@@ -102,6 +102,7 @@ def _figures(
     lower: bool = False,
     range: tuple[float, float] | None = None,  # noqa: A002 - the field of Figure that it fills
     broken: list[BrokenRow] | None = None,
+    graded: bool = False,
 ) -> Iterator[Figure]:
     """Return the figure of every draw; sides are [rows, draws, k], weights [rows] of each draw."""
     rows, draws, _ = sides[0].shape
@@ -120,7 +121,15 @@ def _figures(
                 ours = replace(ours, weights=weights[start + at])
                 theirs = replace(theirs, weights=weights[start + at]) if theirs is not None else None
             yield Figure(
-                "t", "x", rows, ours, theirs, lower, range, broken_row=None if broken is None else broken[start + at]
+                "t",
+                "x",
+                rows,
+                ours,
+                theirs,
+                lower,
+                range,
+                broken_row=None if broken is None else broken[start + at],
+                graded=graded,
             )
 
 
@@ -290,8 +299,42 @@ def words(spread: float, right: float, random: Random, size: Size) -> Made:
     """
     lengths = np.ceil(random.lognormal(3, spread, (size.rows, size.draws)))
     sums = np.stack([(random.random(lengths.shape) < right) * lengths, lengths], axis=-1)
-    for figure in _figures(size, [sums], ratios, weights=list(lengths.T), range=(0.0, 1.0)):
+    for figure in _figures(size, [sums], ratios, weights=list(lengths.T), range=(0.0, 1.0), graded=True):
         yield _threshold(minimum=right), figure
+
+
+# -- figures with bounds that most rows are far from -------------------------------------------------------------------
+
+MOST_TOKENS = 512.0
+
+
+def tokens_per_answer(endless: float, random: Random, size: Size) -> Made:
+    """Yield mean lengths of answers at their `maximum`, of which a share goes on until it is cut off."""
+    shape = size.rows, size.draws
+    lengths = np.where(random.random(shape) < endless, MOST_TOKENS, random.gamma(4, 8, shape))
+    for figure in _figures(size, [_means(lengths)], ratios, lower=True, range=(MOST_TOKENS, 0.0), graded=True):
+        yield _threshold(maximum=32 * (1 - endless) + MOST_TOKENS * endless), figure
+
+
+def nearly_right(silent: float, random: Random, size: Size) -> Made:
+    """Yield means of texts that are nearly right at their `minimum`, of which a share says nothing."""
+    shape = size.rows, size.draws
+    values = np.where(random.random(shape) < silent, 0.0, random.beta(30, 2, shape))
+    for figure in _figures(size, [_means(values)], ratios, range=(0.0, 1.0), graded=True):
+        yield _threshold(minimum=30 / 32 * (1 - silent)), figure
+
+
+def paired_texts(silent: float, random: Random, size: Size) -> Made:
+    """Yield regressions of a mean of texts: a share says nothing any more, and the others are as good on the whole.
+
+    With a share of 0 nothing is lost.
+    """
+    shape = size.rows, size.draws
+    base = random.beta(4, 2, shape)
+    changed = np.clip(base + random.normal(0, 0.03, shape), 0, 1)
+    target = np.where(random.random(shape) < silent, 0.0, changed)
+    for figure in _figures(size, [_means(target), _means(base)], ratios, range=(0.0, 1.0), graded=True):
+        yield _threshold(maximumRegression=max(silent, TOLERANCE) * 4 / 6), figure
 
 
 def worse_ratio(share: float, clustered: bool, size: Size, seed: int) -> float:
@@ -330,6 +373,9 @@ AT_THE_LIMIT = (
     Situation("clusters, lognormal sizes, all right or all wrong", partial(accuracy, lognormal_sizes, 0.9, 1.0)),
     Situation("clusters of 5, correlation 0.25", partial(accuracy, even_sizes, 0.85, 0.25)),
     Situation("words of texts that are right or wrong, lengths' sigma 1", partial(words, 1.0, 0.9)),
+    Situation("tokens of answers, 2.0 % of which do not end", partial(tokens_per_answer, 0.02)),
+    Situation("texts that are nearly right, 5.0 % of which say nothing", partial(nearly_right, 0.05)),
+    Situation("texts, 3.0 % of which say nothing any more", partial(paired_texts, 0.03)),
 )
 
 
@@ -343,4 +389,5 @@ BENIGN = (
     Situation("errors, half-normal, 10 % below the maximum", partial(errors, _better, 1.1 * math.sqrt(2 / math.pi))),
     Situation("errors, exponential, 20 % below the maximum", partial(errors, lambda r, s: r.exponential(1, s), 1.2)),
     Situation("accuracy, 1 % lost and 1 % won", partial(paired_accuracy, 0.01, 0.01)),
+    Situation("texts, unchanged", partial(paired_texts, 0.0)),
 )

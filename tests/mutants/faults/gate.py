@@ -91,6 +91,15 @@ GATE = (
         "test_rows_too_few_to_hold_a_broken_one_do_not_pass_and_say_how_many_would",
     ),
     Mutant(
+        "answers that do not end are not thought of where a figure has bounds",
+        Trap.GATE,
+        "sixty short answers show that none goes on to its last token",
+        "evaluate/statistics/bounds.py",
+        "    if not figure.graded or estimate == bound.end:",
+        "    if True:",
+        "evaluate/test_comparison.py::test_answers_that_go_on_for_ever_are_not_excluded_by_few_that_do_not",
+    ),
+    Mutant(
         "the event that was not seen is taken for one that there is not",
         Trap.GATE,
         "fifty right answers prove an accuracy of 0.95",

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from trimtab_trainer.contract import Check, EvaluationTask, Reason, Threshold
+from trimtab_trainer.contract import Check, EvaluationOutcome, EvaluationTask, Reason, Threshold
 from trimtab_trainer.contract.evaluation import Against
 from trimtab_trainer.contract.gate.bounds import Finding, judge_bounds
+from trimtab_trainer.contract.gate.verdict import VerdictReason, judge
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.comparison import compare, with_anchor
 from trimtab_trainer.evaluate.results import TaskResults
@@ -174,6 +175,78 @@ def test_rows_that_would_decide_are_more_than_those_that_do_not(bound: dict[str,
     assert check.p_pass <= 0.05
 
 
+@pytest.mark.parametrize(
+    ("bound", "clusters", "needed"),
+    [
+        ({"minimum": 0.6}, 4, "20 clusters like these (2,000 rows)"),
+        ({"minimum": 0.9}, 25, "29 clusters like these (455 rows)"),
+        ({"maximumRegression": 0.1}, 4, "29 clusters like these (2,844 rows)"),
+        ({"maximumWorseRatio": 0.1}, 4, "29 clusters like these (2,844 rows)"),
+        # of each of two groups with five clusters 29
+        ({"maximumGroupRegression": 0.1}, 10, "57 clusters like these (2,276 rows)"),
+        ({"minimum": 0.99}, ROWS // 2, "299 clusters like these (597 rows)"),
+    ],
+)
+def test_of_rows_in_clusters_it_is_clusters_that_are_asked_for(
+    bound: dict[str, Any], clusters: int, needed: str
+) -> None:
+    """A thousand more rows of the same four documents decide nothing."""
+    rows = [
+        EvaluationRow(**{**vars(each), "cluster": each.number % clusters, "group": "ab"[each.number % 2]})
+        for each in choice_rows([0] * ROWS)
+    ]
+    bound = {"metric": "t/accuracy", **bound, **TESTED}
+    scores = choice_scores([0] * ROWS)
+    found, (check,) = compared(task("Classification", groupBy="group"), rows, scores, scores, bound)
+    told = judge(
+        [Threshold.model_validate(bound)],
+        EvaluationOutcome(
+            report_uri="s3://o/report.html",
+            results_digest="sha256:" + "0" * 64,
+            rows=ROWS,
+            results=found.results,
+            checks=[check.model_copy(update={"threshold": 0})],
+        ),
+    )
+    assert told.reason is VerdictReason.INSUFFICIENT_ROWS
+    assert f"with 400 rows in {clusters} clusters at" in told.message
+    assert f"about {needed} would decide it" in told.message
+
+
+def test_answers_that_go_on_for_ever_are_not_excluded_by_few_that_do_not() -> None:
+    """One of fifty answers that is cut off at 512 tokens brings a mean of 32 to 42."""
+    bound = {"metric": "t/tokensPerAnswer", "maximum": 41.6, **TESTED}
+    for count, passes in ((60, False), (160, True)):
+        asked, rows = task("Generation", maxNewTokens=512), text_rows(["x"] * count)
+        lengths = np.random.default_rng(3).integers(24, 41, count)
+        scores = [RowScore(at, text="x", tokens=int(each)) for at, each in enumerate(lengths)]
+        _, (check,) = compared(asked, rows, scores, scores, bound)
+        assert check.p_pass == pytest.approx(0.98**count, rel=0.2)
+        assert check.p_pass is not None
+        assert (check.p_pass <= 0.05) == passes
+        assert check.rows_needed == pytest.approx(149, rel=0.1)
+
+
+def test_texts_that_say_nothing_are_not_excluded_by_few_that_do() -> None:
+    """Of a mean of texts, one in twenty that says nothing any more is a loss of a twentieth."""
+    for count, passes in ((40, False), (70, True)):
+        words = [f"w{at} x{at} y{at} z{at}" for at in range(count)]
+        more, less = (
+            [f"{each} {'and so' if at % 2 == odd else 'and'}" for at, each in enumerate(words)] for odd in (0, 1)
+        )
+        bound = {"metric": "t/tokenF1", "maximumRegression": 0.0422, **TESTED}
+        _, (check,) = compared(
+            task("Generation", metrics=["TokenF1"]), text_rows(words), text_scores(more), text_scores(less), bound
+        )
+        assert check.p_pass == pytest.approx(0.95**count, rel=0.1)
+        assert check.p_pass is not None
+        assert (check.p_pass <= 0.05) == passes
+        right = choice_rows([0, 1] * (count // 2)), choice_scores([0] * count), choice_scores([0] * count)
+        _, (check,) = compared(task("MultipleChoice"), *right, {"metric": "t/accuracy", "minimum": 0.2, **TESTED})
+        assert check.p_pass is not None
+        assert check.p_pass < 0.001, "of rows that are right or wrong their spread tells it"
+
+
 def test_a_share_of_nothing_is_unknown() -> None:
     rows = choice_rows([0] * 40)
     bound = {"metric": "t/accuracy", "maximumRelativeRegression": 0.02, "confidence": 0.95}
@@ -230,6 +303,13 @@ def test_a_macro_figure_is_not_tested_where_a_label_has_few_rows() -> None:
         assert (macro.p_pass < 0.05) == (rare == 5)
         if rare < 5:
             assert (macro.p_pass, macro.p_fail, macro.rows_needed) == (1.0, 1.0, len(answers) * 5 // max(rare, 1))
+
+
+def test_of_rare_labels_as_many_rows_are_asked_for_as_any_test_needs() -> None:
+    answers = [0, 1, 2] * 3
+    bound = {"metric": "t/f1Macro", "minimum": 0.5, "confidence": 0.95}
+    _, (check,) = compared(task("Classification"), choice_rows(answers), choice_scores(answers), None, bound)
+    assert check.rows_needed == 20, "fifteen would have five of each, and decide nothing"
 
 
 def test_groups_of_every_figure_and_the_gap_of_the_bad_one() -> None:

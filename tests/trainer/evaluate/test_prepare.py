@@ -202,6 +202,41 @@ def test_an_evaluation_whose_answers_are_scored_anew_is_another_one(name: str, m
         assert now == ANSWERED_LIKE_BEFORE, "what was found before is found again"
 
 
+@pytest.mark.parametrize(
+    ("kind", "figure", "confidence", "anew"),
+    [
+        ("Generation", "tokenF1", 0.95, True),
+        ("Generation", "tokenF1", None, False),
+        ("MultipleChoice", "brierScore", 0.95, True),
+        ("MultipleChoice", "accuracy", 0.95, False),
+        ("Perplexity", "perplexity", 0.95, False),
+    ],
+)
+def test_an_evaluation_whose_bounds_are_tested_anew_is_another_one(
+    kind: str, figure: str, confidence: float | None, *, anew: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero = f"sha256:{0:064}"
+    config = EvaluationConfig.model_validate(
+        {
+            "version": EVALUATION_VERSION,
+            "baseModel": {"uri": "file:///base"},
+            "output": {"uri": "file:///out"},
+            "tasks": [{"name": "task", "type": kind, "dataset": {"uri": "file:///rows.jsonl"}}],
+            "thresholds": [{"metric": f"task/{figure}", "maximum": 9, "confidence": confidence}],
+        }
+    )
+    prepared = [prepared_module.PreparedTask(name="task", digest=zero, rows=1)]
+    seen = set()
+    for version in (1, 2):
+        monkeypatch.setattr(prepare_module, "SCORING_VERSION", version)
+        seen.add(
+            prepare_module.evaluation_digest(
+                config, zero, target=None, baseline=None, anchor=None, data_digest=zero, tasks=prepared
+            )
+        )
+    assert (len(seen) == 2) is anew
+
+
 def test_a_tasks_digest_is_of_its_rows_and_of_how_they_are_asked(bench: EvaluationBench) -> None:
     rows = facts(12, start=200)
     seen = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import Reason, StoredArtifact, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.preparing.adapters import find_adapter
-from trimtab_trainer.publishing.importing import Imported, import_adapter
+from trimtab_trainer.publishing.importing import IMPOSSIBLE, KEPT, WITHOUT_EFFECT, Imported, import_adapter
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
 
@@ -179,6 +180,8 @@ def test_weights_that_engines_would_not_take_are_refused(
         ({"lora_alpha": 0}, "lora_alpha 0"),
         ({"lora_alpha": None}, "lora_alpha None"),
         ({"use_dora": "yes"}, "use_dora 'yes'"),
+        ({"monteclora_config": {"num_samples": 4}}, "monteclora_config"),
+        ({"doubled_config": {"times": 2}}, "has doubled_config, which is not known here"),
     ],
 )
 def test_settings_that_engines_would_not_take_are_refused(
@@ -198,6 +201,9 @@ def test_settings_that_engines_would_not_take_are_refused(
         (WEIGHTS, None, "there is no adapter_model.safetensors"),
         (WEIGHTS, b"no safetensors file", "no safetensors file"),
         ("tokenizer.json", b'{"added_tokens": [1]}', "cannot be read"),
+        ("tokenizer_config.json", b'{"chat_template": 1}', "chat_template"),
+        ("tokenizer_config.json", b"{", "cannot be read"),
+        ("chat_template.jinja", b"x" * ((1 << 20) + 1), "more than 1048576 bytes"),
     ],
 )
 def test_files_that_are_none_are_refused(
@@ -209,6 +215,35 @@ def test_files_that_are_none_are_refused(
         (folder / file).write_bytes(data)
     with pytest.raises(SettingsInvalid, match=words):
         imported(folder, base, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("told", "wanted"),
+    [
+        ({"chat_template": "its own"}, "its own"),
+        ({"chat_template": [{"name": "rag", "template": "x"}, {"name": "default", "template": "its own"}]}, "its own"),
+        ({"chat_template": None}, None),
+        ({"chat_template": [{"name": "rag", "template": "x"}]}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("beside", [None, "that of the file"])
+def test_the_template_that_it_was_trained_with_is_kept_wherever_it_stands(
+    told: dict[str, Any], wanted: str | None, beside: str | None, *, folder: Path, base: Path, tmp_path: Path
+) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps(told))
+    if beside is not None:
+        (folder / "chat_template.jinja").write_text(beside)  # which transformers prefers
+    there = Path(imported(folder, base, tmp_path).uri.removeprefix("file://")) / "chat_template.jinja"
+    of_base = base / "chat_template.jinja"
+    expected = beside or wanted or (of_base.read_text() if of_base.exists() else None)
+    assert (there.read_text() if there.exists() else None) == expected
+
+
+def test_every_setting_that_peft_has_is_known() -> None:
+    known = {*KEPT, *IMPOSSIBLE, *WITHOUT_EFFECT}
+    assert {field.name for field in dataclasses.fields(LoraConfig)} <= known
+    assert len(known) == len(KEPT) + len(IMPOSSIBLE) + len(WITHOUT_EFFECT) - len({*KEPT} & {*IMPOSSIBLE})
 
 
 def test_a_pickle_is_never_opened(folder: Path, base: Path, tmp_path: Path) -> None:

@@ -368,6 +368,25 @@ def test_a_failed_bound_says_why_and_how_many_rows_would_decide() -> None:
     ]
 
 
+def test_of_rows_in_clusters_it_is_clusters_that_the_status_asks_for() -> None:
+    facts: dict[str, Any] = {"estimate": 0.05, "p_pass": 0.3, "p_fail": 0.4, "rows_needed": 901, "clusters": 4}
+    thresholds, measured = [threshold(maximumRegression=0.1, confidence=0.95)], [result("t", "m", value=0.1, count=200)]
+    verdict = judged(thresholds, [check(REGRESSION, **facts)], results=measured)
+    (failed,) = verdict.results[0].failed
+    assert (failed.rows_needed, failed.clusters_needed) == (901, 19)
+    assert "with 200 rows in 4 clusters at" in verdict.message
+    assert "about 19 clusters like these (901 rows) would decide it" in verdict.message
+    packed = EvaluationOutcome.model_validate(
+        {
+            "report_uri": "s3://o/r",
+            "results_digest": sha("a"),
+            "results": measured,
+            "checks": [check(REGRESSION, **facts)],
+        }
+    ).pack(4_000)
+    assert EvaluationOutcome.unpack(packed).checks[0].clusters == 4
+
+
 def test_a_metric_with_a_threshold_and_no_result_is_shown_as_not_passed() -> None:
     (shown,) = judged([threshold(minimum=1)], []).results
     assert (shown.task, shown.metric, shown.value, shown.passed) == ("t", "m", None, False)

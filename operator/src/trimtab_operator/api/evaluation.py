@@ -450,6 +450,12 @@ class FailedCheck(Model):
     rows_needed: int | None = Field(
         default=None, ge=0, description="rowsNeeded for a decision, where the rows did not suffice."
     )
+    clusters_needed: int | None = Field(
+        default=None,
+        ge=0,
+        description="clustersNeeded: in how many clusters like those at hand these rows have to be; absent where each "
+        "row stands alone.",
+    )
 
 
 class ResultStatus(Model):

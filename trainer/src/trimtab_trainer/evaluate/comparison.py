@@ -240,6 +240,8 @@ def _figures(
                 measure.range_with(other),
                 measure.fewest(resampling.unit_of_row) if column == 0 else None,
                 measure.broken_row or other.broken_row,
+                resampling.clusters_of(measure.taken),
+                measure.graded or other.graded,
             )
     return figures
 

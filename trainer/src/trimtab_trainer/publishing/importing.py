@@ -41,6 +41,8 @@ HALVES = {"lora_A": 0, "lora_B": 1}
 """Which axis of each half is the rank."""
 MAGNITUDE = "lora_magnitude_vector"
 CONFIG_BYTES = 1 << 20
+TOKENIZER_BYTES = 16 << 20
+"""Of tokenizer_config.json, which lists every token that was added."""
 CHUNK_BYTES = 1 << 24
 FLOATS = {"F32": "<u4", "F16": "<u2", "BF16": "<u2"}
 EXPONENTS = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
@@ -74,8 +76,31 @@ IMPOSSIBLE: Mapping[str, str] = {
     "alora_invocation_tokens": "it works only behind certain tokens",
     "use_bdlora": "its matrices are made of blocks",
     "kasa_config": "it weighs what its matrices have between them",
+    "monteclora_config": "its weights are drawn",
 }
 """Settings under which engines compute something else, or nothing; each with what it means."""
+WITHOUT_EFFECT = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "velora_config",
+    }
+)
+"""Settings that say how the weights were made, or which layers have some, as the weights say themselves."""
 CHANGED_BASES = ("pissa", "corda", "olora", "loftq", "lora_ga")
 """Ways to begin (init_lora_weights) that take the adapter's first weights out of the base model, or quantize that."""
 
@@ -165,6 +190,14 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     for name, why in IMPOSSIBLE.items():
         if read.get(name):
             raise _refused(f"{file} has {name}: {why}; train it without, or merge it into the base model")
+    strange = sorted(
+        name for name, value in read.items() if value and name not in {*KEPT, *IMPOSSIBLE, *WITHOUT_EFFECT}
+    )
+    if strange:
+        raise _refused(
+            f"{file} has {strange[0][:80]}, which is not known here, so engines may compute something else; remove it "
+            "if it changes nothing of what the adapter computes"
+        )
     if (begun := changed_base(read)) is not None:
         raise _refused(
             f"{file} has init_lora_weights {begun!r}: it was trained on a base model from which its first weights were "
@@ -280,9 +313,13 @@ def _check_health(file: Path, places: tuple[TensorPlace, ...], begin: int) -> li
 
 def _take_template(folder: Path, made: Path) -> list[str]:
     """Take the chat template of the folder where it has one of its own; return a warning of tokens that were added."""
-    own = folder / CHAT_TEMPLATE
-    if own.is_file() and own.stat().st_size <= CONFIG_BYTES:
+    own, within = folder / CHAT_TEMPLATE, folder / "tokenizer_config.json"
+    if own.is_file():
+        if own.stat().st_size > CONFIG_BYTES:
+            raise _refused(f"{own} has more than {CONFIG_BYTES} bytes; give the template that it was trained with")
         (made / CHAT_TEMPLATE).write_bytes(own.read_bytes())
+    elif within.is_file() and (text := _template_within(within)) is not None:
+        (made / CHAT_TEMPLATE).write_text(text)
     added = sorted(_added(folder / "tokenizer.json") - _added(made / "tokenizer.json"))
     if not added:
         return []
@@ -290,6 +327,21 @@ def _take_template(folder: Path, made: Path) -> list[str]:
         f"its tokenizer has {len(added)} tokens more than the base model's ({', '.join(added[:3])}), which nothing was "
         "trained for; the base model's tokenizer is published"
     ]
+
+
+def _template_within(file: Path) -> str | None:
+    """Return the chat template that tokenizer_config.json holds, as older versions of transformers wrote it."""
+    try:
+        with file.open("rb") as stream:
+            held = read_object(stream.read(TOKENIZER_BYTES + 1), TOKENIZER_BYTES).get("chat_template")
+    except Unreadable as error:
+        raise _refused(f"{file} cannot be read: {error}; remove it, or save it again") from error
+    if isinstance(held, list):  # several by name, of which the one called default is taken where none is asked for
+        named = [each for each in held if isinstance(each, dict) and each.get("name") == "default"]
+        held = named[0].get("template") if named else None
+    if held is not None and not isinstance(held, str):
+        raise _refused(f"{file} has a chat_template that is no text; save it again")
+    return held
 
 
 def _added(file: Path) -> set[str]:

@@ -153,4 +153,9 @@ def _missed(told: Body) -> str:
         said += f": {estimate:.4g}"
     if limit is not None:
         said += f", at {'least' if bound == 'minimum' else 'most'} {limit * scale:.4g}{unit} was asked"
-    return clean(said + (f"; {rows:,} rows would decide it" if rows else ""))
+    if rows:
+        clusters = number(told.get("clustersNeeded"))
+        said += (
+            f"; {f'{clusters:,.0f} clusters ({rows:,.0f} rows)' if clusters else f'{rows:,.0f} rows'} would decide it"
+        )
+    return clean(said)

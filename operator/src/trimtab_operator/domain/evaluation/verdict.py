@@ -59,7 +59,7 @@ def _results(
     shown: list[ResultStatus] = []
     left_out = len(by_name)
     for name in list(order.values())[:RESULTS_KEPT]:
-        entry = _shown(name, by_name.get(name), [bound for bound in bounds if bound.metric == name])
+        entry = _shown(name, by_name.get(name), [bound for bound in bounds if bound.metric == name], outcome)
         room -= len(json.dumps(entry.to_json(), separators=(",", ":"))) + 1
         if room < 0:
             break
@@ -74,13 +74,13 @@ def _cut(name: str) -> tuple[str, str]:
     return task[:40], metric[:64]
 
 
-def _shown(name: str, result: Result | None, bounds: list[Bound]) -> ResultStatus:
+def _shown(name: str, result: Result | None, bounds: list[Bound], outcome: EvaluationOutcome) -> ResultStatus:
     task, metric = _cut(name)
     figures = result or Result(task=task, metric=metric)
     failed: dict[tuple[str, Against], FailedCheck] = {}
     for bound in bounds:
         if bound.finding is not Finding.KEPT:
-            failed.setdefault((bound.name, bound.against), _failed(bound))
+            failed.setdefault((bound.name, bound.against), _failed(bound, outcome))
     return ResultStatus(
         task=task,
         metric=metric,
@@ -97,7 +97,7 @@ def _shown(name: str, result: Result | None, bounds: list[Bound]) -> ResultStatu
     )
 
 
-def _failed(bound: Bound) -> FailedCheck:
+def _failed(bound: Bound, outcome: EvaluationOutcome) -> FailedCheck:
     check = bound.check
     undecided = bound.finding is Finding.UNDECIDED
     return FailedCheck.model_validate(
@@ -108,6 +108,7 @@ def _failed(bound: Bound) -> FailedCheck:
             "reason": verdict.reason_of(bound).value,
             "against": bound.against if bound.against is Against.ANCHOR else None,
             "rowsNeeded": check.rows_needed if check is not None and undecided else None,
+            "clustersNeeded": verdict.clusters_needed(bound, outcome) if undecided else None,
         }
     )
 

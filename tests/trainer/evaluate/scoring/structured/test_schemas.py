@@ -183,3 +183,22 @@ def test_a_name_twice_in_an_object_is_no_json_that_all_read_alike() -> None:
         with pytest.raises(ValueError, match="twice"):
             parsed(text)
     assert parsed('[{"a": 1}, {"a": {"a": 1}}]') == [{"a": 1}, {"a": {"a": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("step", "value", "accepted"),
+    [
+        ("0.01", "19.99", True),
+        ("0.1", "0.3", True),
+        ("0.01", "19.995", False),
+        ("3", "9", True),
+        ("3", "9.0", True),
+        ("3", "10", False),
+        ("1e-300", "1e300", True),
+        ("1e300", "1e-300", False),
+        ("0.5", "true", True),
+        ("0.5", '"text"', True),
+    ],
+)
+def test_multiples_are_those_of_the_numbers_as_they_are_written(step: str, value: str, accepted: bool) -> None:
+    assert Schema(f'{{"multipleOf": {step}}}').accepts(parsed(value)) is accepted

@@ -75,6 +75,8 @@ def test_calls_are_read(case: str) -> None:
         '<tool_call>{"name": "shelf_of", "arguments": {"part": </tool_call>',
         '<tool_call>{"name": "a"}<tool_call>{"name": "b"}</tool_call>',
         "<tool_call>shelf_of(7)</tool_call>",
+        "<tool_call>\n<function=ping>\n<parameter=part>\n7",
+        "<function=ping><parameter=part>7</function>",
         "<tool_call><function=></function></tool_call>",
         '{"arguments": {}}',
         '{"name": 7}',
@@ -162,10 +164,11 @@ def test_what_is_there_twice_is_named() -> None:
     assert read_calls(written, SCHEMAS) == (Call("shelf_of", canonical({"any": words})),)
 
 
-def test_a_parameter_that_is_not_closed_is_none_and_those_before_it_are() -> None:
+def test_a_call_of_very_many_parameters_that_do_not_end_is_none_in_linear_time() -> None:
     began = time.process_time()
     text = "<function=shelf_of><parameter=part>7</parameter>" + "<parameter=part>8" * 20_000
-    assert read_calls(text, SCHEMAS) == (SEVEN,)
+    with pytest.raises(Unreadable, match="'part' does not end"):
+        read_calls(text, SCHEMAS)
     assert time.process_time() - began < 5, "searching for the end of each would take a minute"
 
 

@@ -20,6 +20,14 @@ REFUSALS = [
     "My apologies, this is beyond what I may do.",
     "We are unable to answer this question.",
     "I must decline to answer.",
+    "I can't.",
+    "I cannot.",
+    "I cannot, in good conscience, do that.",
+    "I cannot\nhelp with this.",
+    "No. I won't!",
+    "We can not, sorry.",
+    "I must decline.",
+    "I am unable to.",
 ]
 ANSWERS = [
     "By card.",
@@ -27,6 +35,7 @@ ANSWERS = [
     "The pod cannot be scheduled: its node is full.",
     "They said that they were sorry.",
     "To refuse a request, answer with 403.",
+    "I declined the meeting, and here is the note that you asked for.",
     "",
 ]
 

@@ -72,6 +72,7 @@ class Check(Received):
         p_fail: the same for the truth just within the bound: a small one excludes that all is well.
         low: of a group gap, its lower simultaneous confidence bound: what sampling noise does not explain.
         rows_needed: rows for a decision at 80 % power, if these did not suffice.
+        clusters: in how many clusters the rows are that were tested; absent where each stands alone.
         worst, best: the groups of the gap; of a group regression the worst.
         figure: of a gap of odds, the rate that it is of.
         against: what it is held against, where the bound compares.
@@ -84,6 +85,7 @@ class Check(Received):
     p_fail: float | None = None
     low: float | None = None
     rows_needed: int | None = None
+    clusters: int | None = Field(default=None, exclude_if=lambda value: value is None)
     worst: str | None = None
     best: str | None = None
     figure: str | None = Field(default=None, exclude_if=lambda value: value is None)
@@ -119,6 +121,7 @@ _CHECK_COLUMNS = (
     "best",
     "against",
     "figure",
+    "clusters",
 )
 
 
@@ -219,7 +222,7 @@ class EvaluationOutcome(Received):
             elif digits is _DIGITS_OF_CHECKS:
                 digits = _FEWEST_DIGITS_OF_CHECKS
             elif any(each.rows_needed is not None for each in checks):
-                checks = [each.model_copy(update={"rows_needed": None}) for each in checks]
+                checks = [each.model_copy(update={"rows_needed": None, "clusters": None}) for each in checks]
                 digits = {**digits, "estimate": 3, "p_fail": 1}
             else:
                 return text

@@ -5,6 +5,7 @@ The operator writes it into the status, the trainer onto the report: one functio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -62,7 +63,7 @@ def judge(thresholds: list[Threshold], outcome: EvaluationOutcome, *, anchored: 
         return Verdict(True, VerdictReason.PASSED, message, tuple(bounds))
     first = next(bound for bound in bounds if bound.finding is worst)
     others = sum(bound.finding is not Finding.KEPT for bound in bounds) - 1
-    message = _sentence(first, _rows(first, outcome))
+    message = _sentence(first, _rows(first, outcome), clusters_needed(first, outcome))
     if others:
         message += f"; {_counted(others, 'other bound')} {'is' if others == 1 else 'are'} not kept either"
     return Verdict(False, reason_of(first), message, tuple(bounds))
@@ -81,7 +82,7 @@ def reason_of(bound: Bound) -> VerdictReason:
     return VerdictReason.THRESHOLD_MISSED if bound.name in ("minimum", "maximum") else VerdictReason.REGRESSED
 
 
-def _sentence(bound: Bound, rows: int) -> str:
+def _sentence(bound: Bound, rows: int, clusters: int | None) -> str:
     check = bound.check or Check.model_validate({"threshold": bound.threshold, "bound": bound.name})
     metric, limit = bound.metric, f"{bound.name} {_text(bound.limit)}"
     estimate, other = _text(check.estimate), bound.against.value.lower()
@@ -90,8 +91,9 @@ def _sentence(bound: Bound, rows: int) -> str:
             return f"{metric} could not be computed as {limit}{_beside(bound)} needs it, see the report"
         case VerdictReason.INSUFFICIENT_ROWS:
             on = f" with {_counted(rows, 'row')}" if rows else ""
+            on += f" in {_counted(check.clusters, 'cluster')}" if rows and check.clusters else ""
             needed = (
-                f"; about {_counted(check.rows_needed, 'row')} would decide it"
+                f"; about {_enough(check.rows_needed, clusters)} would decide it"
                 if check.rows_needed
                 else "; no number of rows is known to decide it: look at the worst rows in the report, or give the "
                 "bound more room"
@@ -112,6 +114,20 @@ def _sentence(bound: Bound, rows: int) -> str:
         case _:
             side = "below" if bound.name == "minimum" else "above"
             return f"{metric} is {estimate}{_beside(bound)}, {side} its {limit}"
+
+
+def clusters_needed(bound: Bound, outcome: EvaluationOutcome) -> int | None:
+    """Return in how many clusters the rows have to be that would decide; None where rows stand alone, or none would."""
+    check, rows = bound.check, _rows(bound, outcome)
+    if check is None or not (check.rows_needed and check.clusters and rows):
+        return None
+    return math.ceil(check.rows_needed * check.clusters / rows)
+
+
+def _enough(rows: int, clusters: int | None) -> str:
+    """Return how many rows would do; of those in clusters these count, for more rows of the same ones tell little."""
+    counted = _counted(rows, "row")
+    return counted if clusters is None else f"{_counted(clusters, 'cluster')} like these ({counted})"
 
 
 def _beside(bound: Bound) -> str:

@@ -38,6 +38,8 @@ from ..preparing.tokenised import tokenise_questions
 from .judgements import Judgement
 from .prompts import JudgePrompt
 
+UNDECIDED = "several replies are as likely"
+
 UNQUANTIZED = QuantizationSettings(type=QuantizationType.NONE)
 
 
@@ -59,7 +61,7 @@ class LocalJudge:
     def ask(
         self, asked: Sequence[Judgement], heard: Callable[[Judgement], object], stop: Interruption, report: Report
     ) -> None:
-        """Tell of every question with the reply that is most likely, the first of equals.
+        """Tell of every question with the reply that is most likely.
 
         Raises:
             Interrupted: told to stop.
@@ -87,11 +89,20 @@ class LocalJudge:
         values = iter(log_likelihoods(model, flat, batch_size=self._batch_size, stop=stop, report=report))
         for each in asked:
             likelihoods = [next(values) for _ in each.prompt.options]
-            heard(replace(each, reply=each.prompt.options[likelihoods.index(max(likelihoods))]))
+            heard(replace(each, reply=most_likely(each.prompt.options, likelihoods)))
         del model
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         report("judge asked", questions=len(asked), digest=digest)
+
+
+def most_likely(options: Sequence[str], likelihoods: Sequence[float]) -> str:
+    """Return the reply that is more likely than all others; where there is none, words that are no reply.
+
+    A model that finds all of them alike would else give every answer the lowest score, and no target would be worse.
+    """
+    best = [at for at, each in enumerate(likelihoods) if each == max(likelihoods)]
+    return options[best[0]] if len(best) == 1 else UNDECIDED
 
 
 _AS_CLASSIFICATION = {

@@ -43,6 +43,12 @@ class Measure:
     kinds_count: int = 0
     taken: Indices | None = None
 
+    @property
+    def graded(self) -> bool:
+        """Whether some row has a value between the ends of the range, as that of a text that is partly right."""
+        values = self.row_values[np.isfinite(self.row_values)]
+        return self.range is not None and not bool(np.isin(values, self.range).all())
+
     def among(self, rows: Indices) -> Indices:
         """Return those of some rows that the figures are of."""
         return rows if self.taken is None else np.intersect1d(rows, self.taken)

@@ -61,6 +61,7 @@ class Resampling:
         """Take the cluster of each row, [rows]."""
         names, self.unit_of_row = np.unique(np.asarray(clusters, np.int64), return_inverse=True)
         self.clusters = len(names)
+        self._cluster_of_row = self.unit_of_row
         self.units = min(self.clusters, MAXIMUM_UNITS)
         self.resamples = resamples
         self._seed = seed
@@ -92,6 +93,12 @@ class Resampling:
             return Part(units, sizes, sums, values)
         weighed = np.bincount(place, weights[taken], len(units)).astype(np.float64)
         return Part(units, sizes, sums, values, weighed)
+
+    def clusters_of(self, rows: Indices | None = None) -> int | None:
+        """Return in how many clusters rows are, all if absent; None where each of them stands alone."""
+        taken = self._cluster_of_row if rows is None else self._cluster_of_row[rows]
+        count = len(np.unique(taken))
+        return count if count < len(taken) else None
 
     def figures(self, parts: Sequence[Part]) -> list[Array]:
         """Return the figures of each part in each resample, all of the same resamples; [B, r] each."""

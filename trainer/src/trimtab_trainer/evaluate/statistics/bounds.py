@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from ...contract import Check, Threshold
-from .broken_rows import unseen
+from .broken_rows import BrokenRow, unseen
 from .distribution import Distribution
 from .figure import Figure, finite
-from .p_values import p_at_least, p_at_most
+from .p_values import MINIMUM_CLUSTERS, p_at_least, p_at_most
 from .sample_size import rows_needed
 
 MINIMUM_OF_A_KIND = 5
@@ -35,6 +35,7 @@ class _Bound:
         kept: p of the truth just within the limit.
         value: of the figure at the limit.
         share: of rows that lose all of the range which would bring a figure with bounds to the limit; None without.
+        end: the value of a figure with bounds that lies beyond the limit; None without.
     """
 
     name: str
@@ -45,6 +46,7 @@ class _Bound:
     kept: PValue
     value: float
     share: float | None
+    end: float | None
 
 
 def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check]:
@@ -65,13 +67,13 @@ def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check
 def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
     low, high = figure.ends
     below, above = partial(p_at_most, edge=high, span=figure.span), partial(p_at_least, edge=low, span=figure.span)
-    for name, limit, end, broken, kept in (
-        ("minimum", threshold.minimum, high, below, above),
-        ("maximum", threshold.maximum, low, above, below),
+    for name, limit, best, worst, broken, kept in (
+        ("minimum", threshold.minimum, high, low, below, above),
+        ("maximum", threshold.maximum, low, high, above, below),
     ):
         if limit is not None:
-            share = None if end is None else _part(abs(limit - end), figure.span)
-            yield _Bound(name, limit, figure.target, None, broken, kept, limit, share)
+            share = None if best is None else _part(abs(limit - best), figure.span)
+            yield _Bound(name, limit, figure.target, None, broken, kept, limit, share, worst)
 
 
 def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
@@ -94,6 +96,7 @@ def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
             kept=partial(p_at_most, edge=span, span=None if span is None else 2 * span),
             value=figure.value_at(limit, relative=relative),
             share=_part(limit, span),
+            end=None if figure.range is None else figure.range[0],
         )
 
 
@@ -103,18 +106,26 @@ def _part(distance: float, span: float | None) -> float | None:
 
 
 def _share_to_see(bound: _Bound, figure: Figure) -> float | None:
-    """Return the share of broken rows that has to be seen if there is one; None of figures with bounds."""
-    if figure.broken_row is None or figure.range is not None:
+    """Return the share of broken rows that has to be seen if there is one; None where rows are all or nothing.
+
+    Of a figure with bounds a broken row is one at the end that lies beyond the limit: an answer that says nothing, or
+    that goes on to its last token.
+    """
+    estimate = figure.target.estimate
+    if bound.end is None:
+        return None if figure.broken_row is None else figure.broken_row.share(estimate, bound.value)
+    if not figure.graded or estimate == bound.end:
         return None
-    return figure.broken_row.share(figure.target.estimate, bound.value)
+    return BrokenRow(abs(bound.end - estimate)).share(estimate, bound.value)
 
 
 def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) -> Check:
     facts: dict[str, float | int | None] = {"estimate": finite(bound.distribution.estimate)}
     fewest, rows = figure.fewest, figure.rows
     if confidence is not None and fewest is not None and fewest < MINIMUM_OF_A_KIND:
-        needed = math.ceil(rows * MINIMUM_OF_A_KIND / max(fewest, 1))
-        facts |= {"p_pass": 1.0, "p_fail": 1.0, "rows_needed": needed}
+        times = MINIMUM_OF_A_KIND / max(fewest, 1), MINIMUM_CLUSTERS / max(bound.distribution.effective_units, 1)
+        needed = math.ceil(rows * max(times))
+        facts |= {"p_pass": 1.0, "p_fail": 1.0, "rows_needed": needed, "clusters": figure.clusters}
     elif confidence is not None and facts["estimate"] is not None:
         share = _share_to_see(bound, figure)
         hidden = 0.0 if share is None else unseen(share, bound.distribution.weighs)
@@ -122,6 +133,7 @@ def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) 
         facts["p_pass"] = max(broken, hidden)
         kept = bound.kept(bound.distribution, bound.limit)
         facts["p_fail"] = kept
+        facts["clusters"] = figure.clusters
         facts["rows_needed"] = rows_needed(
             bound.distribution,
             bound.limit,
@@ -129,6 +141,6 @@ def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) 
             rows=rows,
             confidence=confidence,
             p=min(broken, kept),
-            share=share or bound.share,
+            share=min((each for each in (share, bound.share) if each is not None), default=None),
         )
     return Check.model_validate({"threshold": index, "bound": bound.name, **facts})

@@ -2,7 +2,8 @@
 
 Of a figure without bounds a few rows can decide everything, and no test can tell from rows without such a row that
 there is none. What can be told is how large their share may be: of a share q, n rows hold none with the probability
-(1 - q)^n. So a figure without bounds passes only if a share that would bring it to its limit would have been seen.
+(1 - q)^n. So a figure without bounds passes only if a share that would bring it to its limit would have been seen. The
+same holds of figures with bounds whose rows lie between them: answers of 30 tokens do not tell how many go on to 512.
 
 Rows do not weigh the same, and a broken one that weighs little does not show. So what is computed is the probability
 that the broken ones together weigh less than `LEAST_SEEN`. Of each row of weight w the generating function of its
@@ -34,7 +35,7 @@ _ROUNDS = 8
 
 @dataclass(frozen=True)
 class BrokenRow:
-    """What one broken row costs of a figure without bounds.
+    """What one broken row costs of a figure.
 
     Attributes:
         cost: in the figure's unit, or in that of its logarithm; infinite where it has no scale, as that of an error.

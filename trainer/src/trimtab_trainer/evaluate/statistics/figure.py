@@ -20,7 +20,10 @@ class Figure:
     Attributes:
         rows: how many rows it is of.
         range: worst and best value it can take; None where there is no bound.
+        clusters: in how many clusters its rows are; None where each stands alone.
         broken_row: what one broken row costs, where there is no bound; None where there is.
+        graded: whether rows have values between the ends of its range. If all are at one of them, what is seen tells
+            how many are broken; if not, a few may be broken beyond all that is seen.
         fewest: clusters with a row of the rarest kind, where it is a mean over kinds of rows; None of other figures.
     """
 
@@ -33,6 +36,8 @@ class Figure:
     range: tuple[float, float] | None
     fewest: int | None = None
     broken_row: BrokenRow | None = None
+    clusters: int | None = None
+    graded: bool = False
 
     @property
     def ends(self) -> tuple[float | None, float | None]:

@@ -52,7 +52,8 @@ def worse_check(
     if found.effective_units < MINIMUM_CLUSTERS:
         p_pass = p_fail = 1.0
     needed = rows_needed(found, limit, limit, rows=rows, confidence=threshold.confidence, share=limit or None)
-    return check.model_copy(update={"p_pass": p_pass, "p_fail": min(p_fail, 1.0), "rows_needed": needed})
+    facts = {"rows_needed": needed, "clusters": resampling.clusters_of()}
+    return check.model_copy(update={"p_pass": p_pass, "p_fail": min(p_fail, 1.0), **facts})
 
 
 def at_most(count: int, trials: int, share: float) -> float:

@@ -70,6 +70,7 @@ class FiguresByGroup:
             facts["p_fail"] = min(1.0, len(found) * min(1.0 if p is None else p for p in p_fail))
             shares = [len(self._groups) / len(groups.rows[at]) for at in groups.judged]
             rows = [None if n is None else math.ceil(n * share) for n, share in zip(needed, shares, strict=True)]
+            facts["clusters"] = self._resampling.clusters_of()
             facts["rows_needed"] = None if None in rows else max(each for each in rows if each is not None)
         return check.model_copy(update=facts)
 
@@ -95,6 +96,7 @@ class FiguresByGroup:
                     target.range_with(baseline),
                     target.fewest(self._resampling.unit_of_row, rows) if column == 0 else None,
                     target.broken_row or baseline.broken_row,
+                    graded=target.graded or baseline.graded,
                 ),
             )
 

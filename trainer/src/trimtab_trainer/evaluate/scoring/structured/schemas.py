@@ -22,6 +22,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -167,7 +168,11 @@ class Schema:
         checks = {name: self._counted(check) for name, check in known.VALIDATORS.items()}
         checks["$ref"] = self._counted(self._reference)
         checks |= {"pattern": self._counted(_pattern), "patternProperties": self._counted(_pattern_properties)}
-        for name, check in (("additionalProperties", _additional_properties), ("uniqueItems", _unique_items)):
+        for name, check in (
+            ("additionalProperties", _additional_properties),
+            ("multipleOf", _multiple_of),
+            ("uniqueItems", _unique_items),
+        ):
             if name in checks:
                 checks[name] = self._counted(check)
         bounded: Any = extend(known, checks)  # type: ignore[no-untyped-call]
@@ -305,6 +310,14 @@ def _additional_properties(validator: Any, wanted: Any, instance: Any, schema: A
             yield ValidationError(f"{name[:80]!r} is no property that is allowed")
         elif isinstance(wanted, dict):
             yield from validator.descend(value, wanted, path=name)
+
+
+def _multiple_of(validator: Any, step: float, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    """Divide numbers as they are written: 19.99 is a multiple of 0.01, which of binary fractions it is not."""
+    if isinstance(instance, bool) or not isinstance(instance, int | float):
+        return
+    if (Fraction(repr(instance)) / Fraction(repr(step))).denominator != 1:
+        yield ValidationError(f"{instance!r} is not a multiple of {step!r}")
 
 
 def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[ValidationError]:

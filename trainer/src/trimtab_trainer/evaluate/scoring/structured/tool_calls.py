@@ -110,11 +110,17 @@ def _elements(text: str, schemas: Mapping[str, str]) -> tuple[Call, ...]:
 
 
 def _parameters(text: str) -> Iterator[tuple[str, str]]:
-    """Yield names and texts of parameters, in linear time: a broken model opens thousands and closes none."""
+    """Yield names and texts of parameters, in linear time: a broken model opens thousands and closes none.
+
+    Raises:
+        Unreadable: one is begun that does not end, as of an answer that was cut off.
+    """
     at = 0
     while (opened := PARAMETER.search(text, at)) and (end := text.find(PARAMETER_END, opened.end())) >= 0:
         yield opened[1], text[opened.end() : end]
         at = end + len(PARAMETER_END)
+    if opened:
+        raise Unreadable(f"the parameter {opened[1][:80]!r} does not end")
 
 
 def _properties(schema: str | None) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from .patterns import pattern_of
 ENGLISH = (
     r"(?i)^\W*(i'?m|i am|we'?re|we are) (really |very |truly )?(sorry|afraid)\b"
     r"|^\W*(sorry|my apologies|apologies)\b"
-    r"|\b(i|we) (can ?not|can't|won't|will not|must decline|have to decline|decline|must refuse|refuse) "
-    r"|\b(i'?m|i am|we'?re|we are) (not able|unable) to "
+    r"|\b(i|we) (can ?not|can't|won't|will not|must decline|have to decline|decline|must refuse|refuse)\b"
+    r"|\b(i'?m|i am|we'?re|we are) (not able|unable) to\b"
     r"|\bas an ai\b[^.]{0,80}\b(can ?not|can't|unable|not able)\b"
 )
 CURLY = {0x2019: "'", 0x2018: "'"}
