@@ -199,6 +199,30 @@ def is_labelled(answer: Any) -> bool:
     return bool(answer.body["metadata"].get("labels", {}).get(MANAGED_BY_LABEL) == "platform")
 
 
+async def test_a_pod_whose_labels_a_policy_writes_over_is_known_to_the_next_operator(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    """It runs, and no event tells of it for as long as it does."""
+    ours = [{"name": "ours", "expression": OURS}]
+    adds = {"patchType": "JSONPatch", "jsonPatch": {"expression": LABELLED}}
+    spec = {"matchConstraints": about("", "pods", "CREATE"), "matchConditions": ours, "mutations": [adds]}
+    before = await start()
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never"}):
+        await in_force(server, "pods", namespace, is_labelled, labels={STAGE_LABEL: "x", MANAGED_BY_LABEL: "trimtab"})
+        async with playing(kube, namespace, lambda stage, attempt: None):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            await knows_the_pod(before)
+            await before.terminate()
+            await knows_the_pod(await start("two"))
+
+
+async def knows_the_pod(operator: OperatorProcess) -> None:
+    patience = Patience("a pod in the cache")
+    while (known := (await operator.metrics()).get('trimtab_cache_objects{resource="pods"}')) != 1:
+        patience.spend(known)
+        await asyncio.sleep(0.2)
+
+
 async def test_a_job_that_a_policy_lets_try_again_by_itself_is_one_attempt(
     server: ApiServer, kube: Kube, namespace: str, start: Start
 ) -> None:

@@ -196,3 +196,10 @@ def test_what_a_pod_was_evicted_for_says_where_there_is_more(words: str, advice:
     world = World().settle().pod(phase="Failed", reason="Evicted", message=words).change_job(failed=True).settle()
     assert (world.state, world.succeeded) == ("ScratchSpaceExceeded", "False")
     assert advice in world.message
+
+
+def test_a_job_that_was_handed_to_another_cluster_says_who_did() -> None:
+    """MultiKueue mirrors the Job's status here, and none of its pods."""
+    world = World().settle().change_job(complete=True, run_by="kueue.x-k8s.io/multikueue").settle()
+    assert world.job.status.attempts[0].reason == "ResultLost"
+    assert "its pods are made by kueue.x-k8s.io/multikueue" in (world.job.status.attempts[0].message or "")

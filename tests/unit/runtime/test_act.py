@@ -13,7 +13,7 @@ from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Action, Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import Cache
-from trimtab_operator.runtime.kube import JOBS, Denied, Invalid, refusal_of
+from trimtab_operator.runtime.kube import JOBS, Body, Denied, Invalid, refusal_of
 from trimtab_operator.runtime.rounds.act import Actor, NameIsTaken
 from trimtab_operator.runtime.rounds.reconcile import is_refusal
 from trimtab_operator.runtime.rounds.workqueue import Retry
@@ -155,7 +155,7 @@ async def test_what_a_policy_writes_over_counts_as_refused(
 
     world.cache.jobs.put(world.api.put(JOBS, job()))
     monkeypatch.setattr(world.api, "patch", patch)
-    with pytest.raises(Denied, match="keeps spec.suspend of demo-train-1"):
+    with pytest.raises(Denied, match=r"keeps spec\.suspend of demo-train-1"):
         await world.actor.act(Suspend(NAMESPACE, "demo-train-1", "job-1", suspend), ABOUT)
 
 

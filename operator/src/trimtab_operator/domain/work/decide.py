@@ -171,7 +171,9 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
         notes = notes_of(job, said) if said.status == "False" else ()
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation, "conditions": conditions})
     again = hindered or look_again or (LONGEST_SECONDS if waits and ttl is not None else None)
-    return _with_adoptions(observed, Plan(status=status.to_json(), notes=notes, standing=told, look_again_seconds=again))
+    return _with_adoptions(
+        observed, Plan(status=status.to_json(), notes=notes, standing=told, look_again_seconds=again)
+    )
 
 
 def _outlives_its_ttl(left: Afterwards, ended: str | None, now: datetime) -> bool:

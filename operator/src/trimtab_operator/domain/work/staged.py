@@ -73,7 +73,9 @@ def staged(
     )
 
 
-def _observe(kind: Particulars[J, Any], awaited: Callable[[Cluster, J], Readers], cluster: Cluster, job: J) -> Observed[J]:
+def _observe(
+    kind: Particulars[J, Any], awaited: Callable[[Cluster, J], Readers], cluster: Cluster, job: J
+) -> Observed[J]:
     metadata = job.metadata
     key = Key(kind.name, metadata.namespace, metadata.name)
     recorded = {attempt.job_uid: (attempt.stage, attempt.number) for attempt in job.status.attempts}

@@ -375,7 +375,7 @@ class Cache:
             PodView.of,
             lambda pod: Key(pod.owner_kind, pod.namespace, pod.owner_name),
             lambda pod: (pod.job_uid, _index_of(Key(pod.owner_kind, pod.namespace, pod.owner_name))),
-            selector=f"{MANAGED_BY_US},{STAGE_LABEL}!={SERVE}",
+            selector=f"{STAGE_LABEL},{STAGE_LABEL}!={SERVE}",  # of our domain: policies write over the other label
             wants=lambda body: not _serves(body),
             gone=self.departed.pod,
         )

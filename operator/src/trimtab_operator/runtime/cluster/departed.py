@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from ...domain.cluster import Key
 from ...domain.views import JobView, PodView
 
-KEPT_SECONDS = 300.0
+KEPT_SECONDS = 60.0
 KEPT_AT_MOST = 1024
 """Objects whose Jobs are kept, and Jobs whose pods are."""
 

@@ -168,6 +168,8 @@ def ending_of(
             if done
             else "its result was lost with its pod"
         )
+        if job.run_by:
+            message = f"its pods are made by {job.run_by}, which tells nothing of them; keep it out of that queue"
         message += "; the next attempt finds in object storage what it published"
         return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
 
@@ -217,7 +219,7 @@ def _limits(stage: str) -> str:
 
 
 def _more_room(words: str, stage: str, kind: str) -> str:
-    """Return what to do about an eviction over a disk: a volume has its own limit, and all of a pod together another."""
+    """Return what to do about an eviction over a disk: a volume has its own limit, and the container another."""
     volume = _VOLUME.search(words)
     if volume is None:
         return (
