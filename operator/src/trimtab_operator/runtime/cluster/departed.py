@@ -19,7 +19,7 @@ KEPT_AT_MOST = 1024
 """Objects whose Jobs are kept, and Jobs whose pods are."""
 
 Parent = TypeVar("Parent")
-View = TypeVar("View", JobView, PodView)
+View = TypeVar("View", bound=JobView | PodView)
 
 
 class Departed:
