@@ -11,9 +11,11 @@ from trimtab_trainer.contract import PROCESSES, LoraSettings, Reason, RunConfig,
 from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.estimating.fitting import warnings_of_limits
 
+from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act, Executor
-from tests.component.operator.finetunejobs import events_of, finetunejob, jobs_of, until, until_jobs, until_state
+from tests.component.operator.finetunejobs import events_of, finetunejob, jobs_of, over, until, until_jobs, until_state
+from tests.component.patience import Patience
 from tests.resources import FINETUNEJOBS
 from tests.trainer.test_estimate import LLAMA_70B, document
 from tests.unit.domain.makers import ARTIFACT
@@ -191,3 +193,32 @@ async def test_a_name_that_is_taken_is_said_and_the_job_goes_on_when_it_is_free(
         assert (await kube.get(JOBS, namespace, "demo-prepare-0"))["metadata"]["uid"] == job["metadata"]["uid"]
         await kube.delete(JOBS, namespace, "demo-prepare-0", job["metadata"]["uid"])
         await until_state(kube, namespace, "demo", "Completed")
+
+
+async def test_what_a_tool_puts_back_again_and_again_is_run_once(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    """What `selfHeal` of Argo CD does, to a job that fails and has a TTL."""
+    failing = finetunejob("failing", namespace, retries={"onFailure": 0}, ttlSecondsAfterFinished=1)
+    failing["metadata"]["annotations"] = {"argocd.argoproj.io/tracking-id": "tuning:trimtab.dev/FineTuneJob:x/failing"}
+    path = f"/apis/trimtab.dev/v1alpha1/namespaces/{namespace}/finetunejobs/failing"
+
+    def script(stage: Stage, attempt: int) -> Act:
+        return Act(1, Reason.BUG) if stage is Stage.TRAIN else Act()
+
+    await start()
+    async with playing(kube, namespace, script) as executor:
+        body = server.apply(path, failing).body
+        uids, patience = {body["metadata"]["uid"]}, Patience("the end")
+        while not over(body):
+            patience.spend(body)
+            await asyncio.sleep(0.5)
+            body = server.apply(path, failing).body
+            uids.add(body["metadata"]["uid"])
+        for _ in range(6):
+            await asyncio.sleep(1)
+            uids.add(server.apply(path, failing).body["metadata"]["uid"])
+    assert executor.pods == [("prepare", 0), ("train", 1)]
+    assert len(uids) == 1
+    message = body["status"]["conditions"][0]["message"]
+    assert "not deleted after its ttlSecondsAfterFinished, as GitOps would bring it back" in message

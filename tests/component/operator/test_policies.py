@@ -15,7 +15,7 @@ from trimtab_trainer.contract import Reason, Stage
 from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act, Executor
-from tests.component.operator.finetunejobs import finetunejob, jobs_of, over, until, until_state
+from tests.component.operator.finetunejobs import finetunejob, jobs_of, over, until, until_jobs, until_state
 from tests.component.operator.process import OperatorProcess
 from tests.component.patience import Patience
 from tests.resources import FINETUNEJOBS
@@ -199,6 +199,30 @@ def is_labelled(answer: Any) -> bool:
     return bool(answer.body["metadata"].get("labels", {}).get(MANAGED_BY_LABEL) == "platform")
 
 
+async def test_a_pod_whose_labels_a_policy_writes_over_is_known_to_the_next_operator(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    """It runs, and no event tells of it for as long as it does."""
+    ours = [{"name": "ours", "expression": OURS}]
+    adds = {"patchType": "JSONPatch", "jsonPatch": {"expression": LABELLED}}
+    spec = {"matchConstraints": about("", "pods", "CREATE"), "matchConditions": ours, "mutations": [adds]}
+    before = await start()
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never"}):
+        await in_force(server, "pods", namespace, is_labelled, labels={STAGE_LABEL: "x", MANAGED_BY_LABEL: "trimtab"})
+        async with playing(kube, namespace, lambda stage, attempt: None):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            await knows_the_pod(before)
+            await before.terminate()
+            await knows_the_pod(await start("two"))
+
+
+async def knows_the_pod(operator: OperatorProcess) -> None:
+    patience = Patience("a pod in the cache")
+    while (known := (await operator.metrics()).get('trimtab_cache_objects{resource="pods"}')) != 1:
+        patience.spend(known)
+        await asyncio.sleep(0.2)
+
+
 async def test_a_job_that_a_policy_lets_try_again_by_itself_is_one_attempt(
     server: ApiServer, kube: Kube, namespace: str, start: Start
 ) -> None:
@@ -241,3 +265,44 @@ async def test_a_gpu_that_is_only_requested_or_requested_otherwise_than_limited(
         await until_state(kube, namespace, "demo", "Completed")
     (container,) = (await kube.get(JOBS, namespace, "demo-train-1"))["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+AT_ONCE = '[JSONPatch{op: "add", path: "/spec/ttlSecondsAfterFinished", value: 0}]'
+
+
+async def test_jobs_that_a_policy_deletes_as_soon_as_they_end_are_run_once(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": AT_ONCE}}
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE"), "reinvocationPolicy": "Never"}
+    await start()
+    with policy(server, "Mutating", namespace, {**spec, "mutations": [changes]}):
+        await in_force(server, "jobs", namespace, lambda answer: "ttlSecondsAfterFinished" in answer.body["spec"])
+        async with playing(kube, namespace) as executor:
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until(kube, namespace, "demo", over, what="the end")
+    assert executor.pods == [("prepare", 0), ("train", 1)]
+    assert [each["reason"] for each in body["status"]["attempts"]] == ["Completed", "Completed"]
+    await until_jobs(kube, namespace, set())
+
+
+RESUMED = """[JSONPatch{op: "add", path: "/spec/suspend", value: false},
+    JSONPatch{op: "add", path: "/spec/ttlSecondsAfterFinished", value: 600}]"""
+
+
+async def test_a_policy_that_lets_no_job_be_suspended_is_not_written_against_in_a_hot_loop(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": RESUMED}}
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE", "UPDATE"), "reinvocationPolicy": "Never"}
+    operator = await start()
+    with policy(server, "Mutating", namespace, {**spec, "mutations": [changes]}):
+        await in_force(server, "jobs", namespace, lambda answer: "ttlSecondsAfterFinished" in answer.body["spec"])
+        async with playing(kube, namespace, lambda stage, attempt: None):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            await until_state(kube, namespace, "demo", "Preparing")
+            await kube.patch(FINETUNEJOBS, namespace, "demo", MERGE_PATCH, {"spec": {"suspend": True}})
+            body = await until(kube, namespace, "demo", lambda each: "keeps spec.suspend" in str(each), what="a word")
+        found = await operator.metrics()
+    assert "keeps spec.suspend of demo-prepare-0 false" in body["status"]["conditions"][0]["message"]
+    assert sum(value for key, value in found.items() if 'verb="patch"' in key and 'resource="jobs"' in key) <= 2

@@ -168,3 +168,38 @@ def test_what_runs_for_an_object_that_is_deleted_ends_whoever_holds_the_object(
     world.job = world.job.model_copy(update={"metadata": world.job.metadata.model_copy(update=leaving)})
     assert world.settle().deleted == deleted
     assert world.after(10_000).settle().deleted == deleted
+
+
+TOO_MUCH = {
+    "of a volume of ours": (
+        'Usage of EmptyDir volume "trimtab-work" exceeds the limit "50Gi". ',
+        "raise the operator's scratch size",
+    ),
+    "of one of the template": (
+        'Usage of EmptyDir volume "cache" exceeds the limit "1Gi". ',
+        "raise the sizeLimit of cache in spec.template.volumes",
+    ),
+    "of the container, by a LimitRange": (
+        'Container trainer exceeded its local ephemeral storage limit "1Gi". ',
+        "raise spec.template.prepareResources.limits.ephemeral-storage",
+    ),
+    "of the pod": (
+        "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+        "raise spec.template.prepareResources.limits.ephemeral-storage",
+    ),
+}
+
+
+@pytest.mark.parametrize(("words", "advice"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_what_a_pod_was_evicted_for_says_where_there_is_more(words: str, advice: str) -> None:
+    """A LimitRange limits the disk of a container that names no limit, whatever the operator's scratch size is."""
+    world = World().settle().pod(phase="Failed", reason="Evicted", message=words).change_job(failed=True).settle()
+    assert (world.state, world.succeeded) == ("ScratchSpaceExceeded", "False")
+    assert advice in world.message
+
+
+def test_a_job_that_was_handed_to_another_cluster_says_who_did() -> None:
+    """MultiKueue mirrors the Job's status here, and none of its pods."""
+    world = World().settle().change_job(complete=True, run_by="kueue.x-k8s.io/multikueue").settle()
+    assert world.job.status.attempts[0].reason == "ResultLost"
+    assert "its pods are made by kueue.x-k8s.io/multikueue" in (world.job.status.attempts[0].message or "")

@@ -993,6 +993,11 @@ def test_a_question_about_the_node_is_followed_by_one_about_the_pod() -> None:
 TRACKED = {
     "Argo CD": {"annotations": {"argocd.argoproj.io/tracking-id": "x"}},
     "Flux": {"labels": {"kustomize.toolkit.fluxcd.io/name": "x"}},
+    "Crossplane": {"labels": {"crossplane.io/composite": "x"}},
+    "Karmada": {"labels": {"karmada.io/managed": "true"}},
+    "kro": {"labels": {"kro.run/owned": "true"}},
+    "KubeVela": {"labels": {"app.oam.dev/name": "x"}},
+    "Sveltos": {"annotations": {"projectsveltos.io/reference-name": "x"}},
 }
 
 

@@ -476,7 +476,7 @@ def test_its_time_deletes_the_sweep_unless_gitops_would_bring_it_back() -> None:
     world.now += timedelta(seconds=61)
     (action,) = world.decided().actions
     assert action == Delete("FineTuneSweep", "team", "guide", UID)
-    waits = plan(replace(world.observed(), awaited=frozenset(world.jobs)), world.now)
+    waits = plan(replace(world.observed(), awaited=dict.fromkeys(world.jobs, ("Evaluation x",))), world.now)
     assert (waits.actions, waits.look_again_seconds) == ((), 30), "somebody has still to read a trial"
     kept = {"annotations": {"argocd.argoproj.io/tracking-id": "x"}}
     metadata = world.sweep.metadata.model_copy(update=kept)

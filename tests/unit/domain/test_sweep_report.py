@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -89,7 +91,7 @@ def test_the_curves_of_trials_that_go_at_the_end_are_in_it() -> None:
 class Read(World):
     """A search of which somebody else has still to read some trials."""
 
-    awaited: frozenset[str] = frozenset()
+    awaited: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     def observed(self) -> Observed:
         return replace(super().observed(), awaited=self.awaited)
@@ -98,11 +100,11 @@ class Read(World):
 def test_a_trial_that_is_not_kept_goes_when_who_waits_for_it_has_read_it() -> None:
     world = Read(maxTrials=2, retainTrials="Best").settle()
     first = world.running[0]
-    world.awaited = frozenset({first})
+    world.awaited = {first: ("Evaluation x",)}
     told(world, (2.0, 1.0))
     assert (world.state, len(world.jobs)) == ("Completed", 2)
     assert world.decided().look_again_seconds == 30
-    world.awaited = frozenset()
+    world.awaited = {}
     assert first not in world.settle().jobs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -248,3 +249,13 @@ def test_a_refusal_that_quotes_an_error_of_a_server_is_a_refusal(words: str) -> 
     assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
     world.after(7200).settle()
     assert (world.state, world.succeeded) == ("PodRefused", "False")
+
+
+@pytest.mark.parametrize("hours", [0, 1, -1])
+def test_a_clock_that_is_hours_behind_puts_off_no_question(hours: int) -> None:
+    """The API server says when a Job was made, and the operator's node what time it is."""
+    world = World().settle()
+    made = world.now + timedelta(hours=hours)
+    world.change_job(created=made).pods_refused("exceeded quota: gpus, requested: requests.nvidia.com/gpu=1", made)
+    world.after(16).settle()
+    assert world.state == "QuotaExceeded"

@@ -378,6 +378,15 @@ class Life(OneObject):
         for pod in pods.values():
             self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
 
+    def what_has_ended_is_swept_away(self) -> None:
+        """As a policy does that sets ttlSecondsAfterFinished to 0, or a janitor of pods alone."""
+        for job in [each for each in self._mine("jobs") if _finished(each)]:
+            if self.random.random() < 0.5:
+                self._delete(job)
+                continue
+            for pod in self._pods_of(job).values():
+                self.api.drop(PODS, NAMESPACE, pod["metadata"]["name"])
+
     def somebody_deletes_the_job_and_leaves_its_pods(self) -> None:
         """As `--cascade=orphan` does."""
         job = self._newest()
@@ -509,6 +518,7 @@ class Life(OneObject):
             self.it_is_evicted,
             self.somebody_deletes_the_job,
             self.somebody_deletes_the_job_and_leaves_its_pods,
+            self.what_has_ended_is_swept_away,
             self.what_was_left_behind_ends,
             self.somebody_takes_the_job_from_its_owner,
             self.a_backup_brings_the_job_back,

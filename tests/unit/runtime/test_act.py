@@ -13,7 +13,7 @@ from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Action, Create, Delete, Suspend
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import Cache
-from trimtab_operator.runtime.kube import JOBS, Denied, Invalid, refusal_of
+from trimtab_operator.runtime.kube import JOBS, Body, Denied, Invalid, refusal_of
 from trimtab_operator.runtime.rounds.act import Actor, NameIsTaken
 from trimtab_operator.runtime.rounds.reconcile import is_refusal
 from trimtab_operator.runtime.rounds.workqueue import Retry
@@ -142,6 +142,21 @@ async def test_a_policy_that_refuses_to_suspend_is_no_other_job(world: World) ->
     with pytest.raises(Invalid):
         await world.actor.act(Suspend(NAMESPACE, "demo-train-1", "job-1", True), ABOUT)
     assert world.cache.jobs.of_uid("job-1") is not None
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+async def test_what_a_policy_writes_over_counts_as_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, suspend: bool
+) -> None:
+    """It answers 200, and would be asked again at once, for ever."""
+
+    async def patch(*of: Any, **options: Any) -> Body:
+        return {**job(version=2), "spec": {} if suspend else {"suspend": True}}
+
+    world.cache.jobs.put(world.api.put(JOBS, job()))
+    monkeypatch.setattr(world.api, "patch", patch)
+    with pytest.raises(Denied, match=r"keeps spec\.suspend of demo-train-1"):
+        await world.actor.act(Suspend(NAMESPACE, "demo-train-1", "job-1", suspend), ABOUT)
 
 
 async def test_a_status_is_written_once_and_only_if_it_differs(world: World) -> None:

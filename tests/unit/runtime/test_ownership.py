@@ -10,10 +10,13 @@ import pytest
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import JOB_LABEL, JOB_NAME_LABEL, JOB_UID_LABEL, MANAGED_BY_LABEL
+from trimtab_operator.runtime.cluster import departed
 from trimtab_operator.runtime.kube import JOBS, PODS, ApiError, Body, Conflict, Resource
 from trimtab_operator.runtime.rounds.gate import summary_of
+from trimtab_trainer.contract import Reason, Stage, TerminationMessage
 
 from tests.resources import FINETUNEJOBS
+from tests.unit.domain.makers import PREPARED
 from tests.unit.lives.watches import deliver
 from tests.unit.runtime.fake_api import failing
 from tests.unit.runtime.objects import NAMESPACE, finetunejob
@@ -303,3 +306,65 @@ async def test_a_job_whose_labels_a_policy_writes_over_is_read_by_its_name(world
     await world.settle()
     assert (world.jobs, world.said[0]) == (["demo-prepare-0", "demo-prepare-1"], "Retrying")
     assert world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["attempts"][0]["reason"] == "ResultLost"
+
+
+def ended(world: World, exit_code: int = 0, words: str = "") -> None:
+    """Have the pod end, and then the Job, whose policy deletes it at once; all of that is heard of."""
+    job, state = world.job(), {"exitCode": exit_code, "message": words, "finishedAt": "2026-01-05T12:00:05Z"}
+    world.put_pod(owned=True)
+    pod = world.api.objects["pods", NAMESPACE, "demo-prepare-0-x"]
+    pod["status"] = {
+        "phase": "Failed" if exit_code else "Succeeded",
+        "containerStatuses": [{"name": "trainer", "state": {"terminated": state}}],
+    }
+    outcome = {"type": "Failed" if exit_code else "Complete", "status": "True"}
+    body = {**job, "status": {"conditions": [{**outcome, "lastTransitionTime": "2026-01-05T12:00:06Z"}]}}
+    world.rounds.cache.pods.put(pod)
+    world.rounds.cache.jobs.put(world.api.put(JOBS, body))
+
+
+SAID = TerminationMessage(
+    stage=Stage.PREPARE, run_uid="ftj-1", attempt=0, reason=Reason.COMPLETED, prepared=PREPARED
+).encode()
+REFUSED = TerminationMessage(
+    stage=Stage.PREPARE, run_uid="ftj-1", attempt=0, reason=Reason.DATASET_EMPTY, message="no rows"
+).encode()
+
+
+@pytest.mark.parametrize("job_too", [True, False])
+@pytest.mark.parametrize(
+    ("exit_code", "words", "says"), [(0, SAID, ["Completed", None]), (11, REFUSED, ["DatasetEmpty"])]
+)
+async def test_what_was_heard_of_an_attempt_before_it_was_gone_counts(
+    world: World, exit_code: int, words: str, says: list[str | None], *, job_too: bool
+) -> None:
+    """A policy that sets ttlSecondsAfterFinished to 0, or a janitor that deletes pods as they end."""
+    ended(world, exit_code, words)
+    world.api.drop(PODS, NAMESPACE, "demo-prepare-0-x")
+    if job_too:
+        world.api.drop(JOBS, NAMESPACE, "demo-prepare-0")
+    await world.settle()
+    status = world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]
+    assert [each.get("reason") for each in status["attempts"]] == says
+    assert (status.get("disruptions", 0), status.get("failures", 0)) == (0, 0)
+    assert [name for name in world.jobs if name != "demo-prepare-0"] == (["demo-train-1"] if exit_code == 0 else [])
+
+
+async def test_what_was_heard_is_forgotten_soon(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(departed, "KEPT_SECONDS", 0.0)
+    ended(world, 0, SAID)
+    world.api.drop(PODS, NAMESPACE, "demo-prepare-0-x")
+    world.api.drop(JOBS, NAMESPACE, "demo-prepare-0")
+    await world.settle()
+    status = world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]
+    assert status["attempts"][0]["reason"] == "JobDeleted"
+
+
+async def test_the_jobs_of_a_former_object_take_no_number_from_the_next(world: World) -> None:
+    ended(world, 0, SAID)
+    body = world.api.objects["finetunejobs", NAMESPACE, "demo"]
+    world.api.put(FINETUNEJOBS, {**body, "metadata": {**body["metadata"], "uid": "ftj-2"}, "status": {}})
+    for plural, namespace, name in [place for place in world.api.objects if place[0] in ("jobs", "pods", "configmaps")]:
+        del world.api.objects[plural, namespace, name]
+    await world.settle()
+    assert world.jobs == ["demo-prepare-0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -214,6 +215,44 @@ async def test_a_sweep_outlives_its_ttl_until_who_waits_for_what_it_made_has_rea
     again = await world.look("FineTuneSweep", "guide")
     assert (world.body("FineTuneSweep", "guide") is not None) == stays
     assert not stays or again == 30
+
+
+def events(world: World) -> list[str]:
+    return [body["note"] for place, body in world.rounds.api.objects.items() if place[0] == "events"]
+
+
+def posted(world: World) -> int:
+    return sum(call[:2] == ("create", "events") for call in world.rounds.api.calls)
+
+
+def waits(who: str) -> str:
+    what = "its ttlSecondsAfterFinished is over, and it is deleted once it is read by those that wait for it"
+    return f"{what}: {who}; let them go on, or delete them"
+
+
+OUTLIVES: dict[str, tuple[str, str, Callable[[], World]]] = {
+    "a FineTuneJob": ("FineTuneJob", "Evaluation demo", lambda: World(trained(), evaluation())),
+    "an Evaluation": ("Evaluation", "AdapterRollout guide", lambda: World(passed(), rollout(FOLLOWS))),
+    "a sweep": ("FineTuneSweep", "Evaluation demo", lambda: searched(of_the_sweep(TRIAL), READER)),
+    "of many": (
+        "FineTuneJob",
+        "Evaluation e0, Evaluation e1, Evaluation e2, Evaluation e3, Evaluation e4 and 2 more",
+        lambda: World(trained(), *(evaluation(f"e{number}", f"uid-{number}") for number in range(7))),
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "who", "made"), OUTLIVES.values(), ids=OUTLIVES)
+async def test_who_is_waited_for_is_told_once_an_hour_at_most(kind: str, who: str, made: Callable[[], World]) -> None:
+    name, world = "guide" if kind == "FineTuneSweep" else "demo", made()
+    for _ in range(3):
+        await world.look(kind, name)
+        world.now += timedelta(seconds=30)
+    assert events(world) == [waits(who)]
+    assert posted(world) == 1
+    world.now += timedelta(hours=1)
+    await world.look(kind, name)
+    assert posted(world) == 2
 
 
 async def test_a_sweep_that_is_kept_asks_nobody_again_and_again() -> None:

@@ -132,10 +132,15 @@ class Cluster(Protocol):
     def jobs_of(self, key: Key) -> Sequence[JobView]:
         """Return the Jobs that say that they are of an object, whether or not they are."""
 
+    def departed(self, key: Key) -> Sequence[JobView]:
+        """Return the Jobs that said that they are of an object and had ended before they went, lately."""
+
     def pods_saying(self, key: Key) -> Sequence[PodView]:
         """Return the pods that say that they work for an object, in the order of their names."""
 
-    def pods_of(self, job_uid: str) -> Sequence[PodView]: ...
+    def pods_of(self, job_uid: str) -> Sequence[PodView]:
+        """Return the pods of a Job. Of one that has ended also those that were over before they went, lately."""
+
     def progress(self, job_uid: str) -> Progress | None: ...
     def silent(self, job_uid: str) -> bool: ...
     def taken(self, key: Key) -> NameTaken | None: ...

@@ -1,4 +1,4 @@
-"""Tools that create again what is deleted, because it is still in Git: how they mark what they keep."""
+"""Tools that create again what is deleted, because it is still in Git or part of something: how they mark it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ MARKS = (
     "configmanagement.gke.io/managed",
     "objectset.rio.cattle.io/hash",
     "kapp.k14s.io/app",
+    "crossplane.io/composite",
+    "karmada.io/managed",
+    "kro.run/owned",
+    "app.oam.dev/name",
+    "projectsveltos.io/reference-name",
 )
 """Labels and annotations that only such a tool writes. `app.kubernetes.io/instance`, which Argo CD before 3.0 used, is
 none: charts and people write it too."""

@@ -196,6 +196,7 @@ class Plan:
         mounted: what pods are to start from, put into its ConfigMap or taken away after the documents were sent.
         notes: events, posted after the status was written, and only if it was.
         aside: created or adopted last of all; one that cannot be is logged and tried again later, and hinders nothing.
+        standing: an event of what is not done yet and no status tells of; posted when it is news, whatever is written.
         look_again_seconds: when to plan again if nothing happens.
         confirm: decide again on uncached reads before any of this is done, because it is costly or irreversible.
         follows_up: whether something may follow from the status itself, so that it is looked at again at once.
@@ -209,6 +210,7 @@ class Plan:
     mounted: Share | Withdrawal | None = None
     notes: tuple[Note, ...] = ()
     aside: tuple[Create | Adopt, ...] = ()
+    standing: Note | None = None
     look_again_seconds: float | None = None
     confirm: bool = False
     follows_up: bool = True

@@ -6,7 +6,7 @@ none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from trimtab_operator.api import PASSED, AdapterRollout, Condition, Evaluation
 
@@ -15,43 +15,66 @@ from .adapterrollout.source import may_be_followed, may_be_taken
 from .cluster import Cluster
 from .conditions import found
 from .indexes import named_evaluation, passed_in, waiting_for
-from .plan import Body
+from .plan import Body, Note
 
 READERS = ("Evaluation", "AdapterExport")
 LOOKED_AT_SECONDS = 30.0
 """Between two looks whether somebody has still to read what has outlived its TTL: nobody tells when that is over."""
+NAMED_AT_MOST = 5
+"""Of those who wait, in a message."""
 
 
-def job_has_readers(cluster: Cluster, namespace: str, name: str, but_of: str | None = None) -> bool:
-    """Tell whether Evaluations or AdapterExports wait for a FineTuneJob.
+Readers = tuple[str, ...]
+"""Kind and name of each, for messages."""
+
+
+def readers_of_job(cluster: Cluster, namespace: str, name: str, but_of: str | None = None) -> Readers:
+    """Return the Evaluations and AdapterExports that wait for a FineTuneJob.
 
     Args:
         but_of: uid of a controller whose own do not count.
     """
     readers = _staying(cluster, READERS, waiting_for("FineTuneJob", namespace, name))
-    owners = ([owner.get("uid") for owner in each["metadata"].get("ownerReferences") or ()] for each in readers)
-    return any(but_of is None or but_of not in uids for uids in owners)
+    return tuple(_called(each) for each in readers if but_of is None or but_of not in _owners(each))
 
 
-def evaluation_has_readers(cluster: Cluster, evaluation: Evaluation) -> bool:
-    """Tell whether somebody needs an Evaluation still.
+def readers_of_evaluation(cluster: Cluster, evaluation: Evaluation) -> Readers:
+    """Return who needs an Evaluation still.
 
     An AdapterRollout that names it does as long as it names it. One that follows such has read it when it took it, or
     a later one: what keeps it from that is waited for too, such as an adapter that has to be served first.
     """
     namespace, name = evaluation.metadata.namespace, evaluation.metadata.name
-    if _staying(cluster, ("AdapterExport", "AdapterRollout"), named_evaluation(namespace, name)):
-        return True
+    if named := _staying(cluster, ("AdapterExport", "AdapterRollout"), named_evaluation(namespace, name)):
+        return tuple(map(_called, named))
     verdict, target = found(evaluation.status.conditions, PASSED), evaluation.status.target
     if verdict is None or verdict.status != "True" or target is None or target.digest is None:
-        return False
+        return ()
     followers: tuple[AdapterRollout, ...] = cluster.indexed("AdapterRollout", passed_in(namespace))
     ranks = ranks_of(cluster, namespace, (target.digest,))
-    return any(
-        _is_to_take(rollout, evaluation, verdict, target.digest) and may_be_taken(rollout, evaluation, ranks)
+    return tuple(
+        f"AdapterRollout {rollout.metadata.name}"
         for rollout in followers
         if rollout.metadata.deletion_timestamp is None
+        and _is_to_take(rollout, evaluation, verdict, target.digest)
+        and may_be_taken(rollout, evaluation, ranks)
     )
+
+
+def waits_for(readers: Iterable[str]) -> Note:
+    """Return what is told of an object whose TTL is over while others have still to read it."""
+    names = sorted(readers)
+    who = ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if (more := len(names) - NAMED_AT_MOST) > 0 else "")
+    what = "its ttlSecondsAfterFinished is over, and it is deleted once it is read by those that wait for it"
+    return Note("Normal", "TTLWaits", f"{what}: {who}; let them go on, or delete them")
+
+
+def _called(body: Body) -> str:
+    return f"{body['kind']} {body['metadata']['name']}"
+
+
+def _owners(body: Body) -> list[str | None]:
+    return [owner.get("uid") for owner in body["metadata"].get("ownerReferences") or ()]
 
 
 def _staying(cluster: Cluster, kinds: Sequence[str], index: str) -> list[Body]:

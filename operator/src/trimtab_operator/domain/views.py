@@ -116,9 +116,13 @@ def queue_of(body: dict[str, Any]) -> str | None:
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     if labels.get(QUEUE_LABEL):
         return str(labels[QUEUE_LABEL])
-    managed_by = body.get("spec", {}).get("managedBy", OWN_CONTROLLER)
     traces = any(key in QUEUE_TRACES for key in (*labels, *annotations))
-    return "" if traces or managed_by != OWN_CONTROLLER else None
+    return "" if traces or _run_by(body.get("spec", {})) else None
+
+
+def _run_by(spec: Mapping[str, Any]) -> str:
+    by = spec.get("managedBy", OWN_CONTROLLER)
+    return "" if by == OWN_CONTROLLER else _text(by)
 
 
 def _text(told: object) -> str:
@@ -200,6 +204,8 @@ class JobView:
     """Whether somebody wants fewer pods of it than it needs."""
     managed: bool = True
     """Whether it has the labels that our watches select."""
+    run_by: str = ""
+    """Who makes its pods, where that is not Kubernetes' own controller: MultiKueue does in another cluster."""
 
     @property
     def finished(self) -> bool:
@@ -251,6 +257,7 @@ class JobView:
             pods=_pods(spec.get("completions")),
             scaled_down=_pods(spec.get("completions")) > parallelism if isinstance(parallelism, int) else False,
             managed=own.get(MANAGED_BY_LABEL) == "trimtab",
+            run_by=_run_by(spec),
         )
 
 

@@ -10,7 +10,7 @@ from ..ended import reason_of
 from ..indexes import gated_in, named_evaluation, of_sweep, passed_in, sweeps_among, waiting_for
 from ..measures import Measure
 from ..plan import Body
-from ..readers import evaluation_has_readers
+from ..readers import readers_of_evaluation
 from ..views import SWEEP_LABEL
 from ..work.staged import staged
 from .evaluating import Evaluating
@@ -61,5 +61,5 @@ EVALUATION = staged(
     gauge="trimtab_evaluation_states",
     seconds="evaluation_seconds",
     verdict=_verdict,
-    awaited=evaluation_has_readers,
+    awaited=readers_of_evaluation,
 )

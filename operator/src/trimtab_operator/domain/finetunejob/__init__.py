@@ -9,7 +9,7 @@ from trimtab_operator.api.tracking import TRACKED
 from ..cluster import Cluster, Key
 from ..indexes import of_artifact, of_sweep, sweeps_among, waiting_for
 from ..plan import Body
-from ..readers import job_has_readers
+from ..readers import Readers, readers_of_job
 from ..views import SWEEP_LABEL
 from ..work.staged import staged
 from .training import Training
@@ -30,8 +30,8 @@ def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...
     return (waiting_for(*key), *sweeps_among(indexes))
 
 
-def _awaited(cluster: Cluster, job: FineTuneJob) -> bool:
-    return job_has_readers(cluster, job.metadata.namespace, job.metadata.name)
+def _awaited(cluster: Cluster, job: FineTuneJob) -> Readers:
+    return readers_of_job(cluster, job.metadata.namespace, job.metadata.name)
 
 
 TRAINING = Training()

@@ -18,7 +18,7 @@ from ..indexes import of_sweep, sweep_named
 from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Delete, Plan
-from ..readers import evaluation_has_readers, job_has_readers
+from ..readers import Readers, readers_of_evaluation, readers_of_job
 from ..work.conditions import is_over
 from .decide import plan
 from .observed import Observed
@@ -41,7 +41,8 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
     key = Key("FineTuneSweep", me.namespace, me.name)
     labelled: tuple[FineTuneJob, ...] = cluster.indexed("FineTuneJob", of_sweep(me.namespace, me.name))
     judging: tuple[Evaluation, ...] = cluster.indexed("Evaluation", of_sweep(me.namespace, me.name))
-    reports = [view for view in cluster.jobs_of(key) if view.owner_uid == me.uid]
+    gone, there = cluster.departed(key), cluster.jobs_of(key)
+    reports = [view for view in (*gone, *there) if view.owner_uid == me.uid]
     pods = [pod for report in reports for pod in cluster.pods_of(report.uid)]
     jobs = {job.metadata.name: job for job in labelled if job.metadata.controller == me.uid}
     evaluations = {each.metadata.name: each for each in judging if each.metadata.controller == me.uid}
@@ -54,19 +55,22 @@ def _observe(cluster: Cluster, sweep: FineTuneSweep) -> Observed:
         taken=cluster.taken(key),
         refused=cluster.refused(key),
         evaluations=evaluations,
-        awaited=_awaited(cluster, sweep, jobs, evaluations) if is_over(sweep) else frozenset(),
+        awaited=_awaited(cluster, sweep, jobs, evaluations) if is_over(sweep) else {},
     )
 
 
 def _awaited(
     cluster: Cluster, sweep: FineTuneSweep, jobs: Mapping[str, FineTuneJob], evaluations: Mapping[str, Evaluation]
-) -> frozenset[str]:
-    """Return what others have still to read. What has not ended by now never does, so nobody can read it."""
+) -> dict[str, Readers]:
+    """Return who has still to read what. What has not ended by now never does, so nobody can read it."""
     me = sweep.metadata
     trained = (name for name, job in jobs.items() if is_over(job))
-    read = {name for name in trained if job_has_readers(cluster, me.namespace, name, but_of=me.uid)}
+    read = {name: readers_of_job(cluster, me.namespace, name, but_of=me.uid) for name in trained}
     judged = (each for each in evaluations.values() if is_over(each))
-    return frozenset(read | {each.metadata.name for each in judged if evaluation_has_readers(cluster, each)})
+    for each in judged:
+        name = each.metadata.name
+        read[name] = (*read.get(name, ()), *readers_of_evaluation(cluster, each))
+    return {name: readers for name, readers in read.items() if readers}
 
 
 def _needs(observed: Observed, planned: Plan) -> Needs:

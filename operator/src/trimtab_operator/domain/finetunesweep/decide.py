@@ -35,7 +35,7 @@ from ..conditions import EVENT_MESSAGE_LENGTH, ConditionStatus, condition, cut, 
 from ..ended import time_is_over
 from ..ownership import leaves_children
 from ..plan import Action, NextPoints, Note, Plan
-from ..readers import LOOKED_AT_SECONDS
+from ..readers import LOOKED_AT_SECONDS, waits_for
 from ..views import format_time
 from ..work.conditions import is_over
 from .checks import check_sweep
@@ -410,6 +410,7 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     if goes is not None and not observed.awaited:
         return Plan(actions=(goes,), confirm=True)
     held = observed.awaited and (goes is not None or sweep.spec.retain_trials != "All")
+    told = waits_for({each for readers in observed.awaited.values() for each in readers}) if goes is not None else None
     if page.inquiries:
         return Plan(inquiries=page.inquiries)
     pruned = {each.id for each in status.trials if each.state is TrialState.PRUNED}
@@ -422,6 +423,7 @@ def _after_the_end(observed: Observed, now: datetime) -> Plan:
     return Plan(
         actions=actions,
         status=said.to_json(),
+        standing=told,
         look_again_seconds=min(times, default=None),
         confirm=bool(actions) or not page.over,
     )

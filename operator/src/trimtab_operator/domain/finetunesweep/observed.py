@@ -11,6 +11,7 @@ from trimtab_operator.api import Evaluation, FineTuneJob, FineTuneSweep
 
 from ..cluster import NameTaken, Refusal
 from ..plan import Inquiry
+from ..readers import Readers
 from ..settings import Settings
 from ..views import JobView
 
@@ -28,7 +29,7 @@ class Observed:
         answers: to inquiries of this round: points as tuples of coordinates.
         taken: a name that is not free now.
         refused: what the API server did not let happen.
-        awaited: the FineTuneJobs and Evaluations that others have still to read, by name, if it has ended.
+        awaited: who has still to read the FineTuneJobs and Evaluations, by the names of these, if it has ended.
     """
 
     sweep: FineTuneSweep
@@ -40,7 +41,7 @@ class Observed:
     taken: NameTaken | None = None
     refused: Refusal | None = None
     evaluations: Mapping[str, Evaluation] = field(default_factory=dict)
-    awaited: frozenset[str] = frozenset()
+    awaited: Mapping[str, Readers] = field(default_factory=dict)
 
     @property
     def children(self) -> tuple[tuple[str, FineTuneJob | Evaluation], ...]:

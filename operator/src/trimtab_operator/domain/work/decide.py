@@ -20,7 +20,7 @@ from trimtab_operator.api import NOT_UNDERSTOOD, WARNED, Condition
 from ..ended import comes_back, time_is_over
 from ..ownership import controlled_by, leaves_children
 from ..plan import Action, Note, Plan
-from ..readers import LOOKED_AT_SECONDS
+from ..readers import LOOKED_AT_SECONDS, waits_for
 from ..views import format_time, parse_time
 from .afterwards import LONGEST_SECONDS, Afterwards
 from .attempts import accounts
@@ -156,7 +156,8 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
         settings=observed.settings,
         now=now,
     )
-    if goes is not None and observed.awaited:
+    told = waits_for(observed.awaited) if goes is not None and observed.awaited else None
+    if told is not None:
         goes, look_again = None, LOOKED_AT_SECONDS
     if goes is not None:
         return _unless_refused(observed, Plan(actions=(goes,), confirm=True), now)
@@ -170,7 +171,9 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
         notes = notes_of(job, said) if said.status == "False" else ()
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation, "conditions": conditions})
     again = hindered or look_again or (LONGEST_SECONDS if waits and ttl is not None else None)
-    return _with_adoptions(observed, Plan(status=status.to_json(), notes=notes, look_again_seconds=again))
+    return _with_adoptions(
+        observed, Plan(status=status.to_json(), notes=notes, standing=told, look_again_seconds=again)
+    )
 
 
 def _outlives_its_ttl(left: Afterwards, ended: str | None, now: datetime) -> bool:

@@ -8,6 +8,7 @@ from typing import Any, Generic
 
 from ..cluster import NameTaken, Refusal
 from ..plan import Inquiry
+from ..readers import Readers
 from ..settings import Settings
 from ..views import JobView, PodView
 from .attempts.attempt import Attempt
@@ -30,7 +31,7 @@ class Observed(Generic[J]):
         taken: a name that is not free now.
         refused: what the API server did not let happen.
         references: the objects that it refers to.
-        awaited: whether others have still to read it, if it has ended and has a TTL.
+        awaited: who has still to read it, if it has ended and has a TTL.
     """
 
     kind: Particulars[J, Any]
@@ -44,7 +45,7 @@ class Observed(Generic[J]):
     taken: NameTaken | None = None
     refused: Refusal | None = None
     references: References = NONE
-    awaited: bool = False
+    awaited: Readers = ()
 
     @property
     def highest_number(self) -> int:

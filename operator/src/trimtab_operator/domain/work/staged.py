@@ -18,6 +18,7 @@ from ..ended import lived
 from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Plan
+from ..readers import Readers
 from .attempts.attempt import attempts_of
 from .building.names import job_names_to_confirm
 from .conditions import is_over
@@ -35,9 +36,9 @@ def no_verdict(status: WorkStatus) -> tuple[Measure, ...]:
     return ()
 
 
-def nobody_waits(cluster: Cluster, job: Work) -> bool:
+def nobody_waits(cluster: Cluster, job: Work) -> Readers:
     """Return that nobody reads it: most kinds."""
-    return False
+    return ()
 
 
 def staged(
@@ -51,11 +52,11 @@ def staged(
     seconds: str,
     verdict: Callable[[WorkStatus], tuple[Measure, ...]] = no_verdict,
     later: frozenset[str] = frozenset(),
-    awaited: Callable[[Cluster, J], bool] = nobody_waits,
+    awaited: Callable[[Cluster, J], Readers] = nobody_waits,
 ) -> Kind[J, Observed[J]]:
     """Return the record. `seconds` is the histogram of lives; `verdict` tells more of an object that has just ended,
-    `later` are the types of conditions that are written after the end, and `awaited` tells whether others have still
-    to read it."""
+    `later` are the types of conditions that are written after the end, and `awaited` tells who has still to read
+    it."""
     return Kind(
         crd=crd,
         ends=True,
@@ -72,17 +73,20 @@ def staged(
     )
 
 
-def _observe(kind: Particulars[J, Any], awaited: Callable[[Cluster, J], bool], cluster: Cluster, job: J) -> Observed[J]:
+def _observe(
+    kind: Particulars[J, Any], awaited: Callable[[Cluster, J], Readers], cluster: Cluster, job: J
+) -> Observed[J]:
     metadata = job.metadata
     key = Key(kind.name, metadata.namespace, metadata.name)
     recorded = {attempt.job_uid: (attempt.stage, attempt.number) for attempt in job.status.attempts}
     every = cluster.jobs_of(key)
+    gone = [view for view in cluster.departed(key) if view.uid not in {each.uid for each in every}]
     # Whose owner reference was taken away is ours all the same: no other object has the uid that we wrote down.
-    mine = [v for v in every if v.owner_uid == metadata.uid or recorded.get(v.uid) == (v.stage, v.attempt)]
+    mine = [v for v in (*every, *gone) if v.owner_uid == metadata.uid or recorded.get(v.uid) == (v.stage, v.attempt)]
     jobs = [view for view in mine if view.stage not in AFTERWARDS]
     after = [view for view in mine if view.stage in AFTERWARDS]
     uids = [view.uid for view in jobs]
-    there = {view.uid for view in every}
+    uids_there = {view.uid for view in (*every, *gone)}
     others = {other: cluster.named(other, metadata.namespace, name) for other, name in _refers(kind, job)}
     return Observed(
         kind=kind,
@@ -96,11 +100,11 @@ def _observe(kind: Particulars[J, Any], awaited: Callable[[Cluster, J], bool], c
         ),
         afterwards=attempts_of(after, [pod for view in after for pod in cluster.pods_of(view.uid)]),
         claiming=tuple(view for view in every if view not in mine and view.stage not in AFTERWARDS),
-        left_behind=tuple(pod for pod in cluster.pods_saying(key) if pod.job_uid not in there),
+        left_behind=tuple(pod for pod in cluster.pods_saying(key) if pod.job_uid not in uids_there),
         taken=cluster.taken(key),
         refused=cluster.refused(key),
         references=References(others.get("FineTuneJob"), others.get("AdapterRollout"), others.get("Evaluation")),
-        awaited=job.spec.ttl_seconds_after_finished is not None and is_over(job) and awaited(cluster, job),
+        awaited=awaited(cluster, job) if job.spec.ttl_seconds_after_finished is not None and is_over(job) else (),
     )
 
 

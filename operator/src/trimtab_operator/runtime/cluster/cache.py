@@ -37,6 +37,7 @@ from .. import metrics
 from ..kube import JOBS, OWN, PODS, Body, Resource
 from ..logs import keys
 from ..rounds.gate import has_ended, summary_of
+from .departed import Departed
 
 log = logging.getLogger(__name__)
 
@@ -191,8 +192,10 @@ class Store(Generic[View]):
         name: str | None = None,
         selector: str = "",
         wants: Callable[[Body], bool] = lambda body: True,
+        gone: Callable[[View], None] = lambda view: None,
     ) -> None:
-        """Make an empty one; `changed` is told of every entry that is new or gone, `selector` is that of `wants`."""
+        """Make an empty one; `changed` is told of every entry that is new or gone, `gone` is given what is known of
+        what is gone, `selector` is that of `wants`."""
         self.resource = resource
         self.name = name or resource.plural
         self.query: dict[str, str] = {"labelSelector": selector} if selector else {}
@@ -201,6 +204,7 @@ class Store(Generic[View]):
         self._key = key
         self._parents = parents
         self._changed = changed
+        self._gone = gone
         self._entries: dict[str, Entry[View]] = {}
         self._named: dict[Place, str] = {}
         self._children: dict[str, set[str]] = {}
@@ -310,6 +314,8 @@ class Store(Generic[View]):
             del self._named[entry.namespace, entry.name]
         self._forget_parents(entry)
         self._counted.set(len(self._entries))
+        if entry.view is not None:
+            self._gone(entry.view)
         self._changed(entry)
         return entry.key
 
@@ -353,6 +359,7 @@ class Cache:
         self._serving = serving
         self._seen = seen
 
+        self.departed = Departed()
         self.owners: dict[str, Store[Stored]] = {kind.name: self._own(kind) for kind in KINDS.values()}
         self.jobs: Store[JobView] = Store(
             JOBS,
@@ -361,14 +368,16 @@ class Cache:
             lambda job: (_index_of(Key(job.owner_kind, job.namespace, job.owner_name)),),
             selector=MANAGED_BY_US,
             wants=_is_managed_by_us,
+            gone=self.departed.job,
         )
         self.pods: Store[PodView] = Store(
             PODS,
             PodView.of,
             lambda pod: Key(pod.owner_kind, pod.namespace, pod.owner_name),
             lambda pod: (pod.job_uid, _index_of(Key(pod.owner_kind, pod.namespace, pod.owner_name))),
-            selector=f"{MANAGED_BY_US},{STAGE_LABEL}!={SERVE}",
+            selector=f"{STAGE_LABEL},{STAGE_LABEL}!={SERVE}",  # of our domain: policies write over the other label
             wants=lambda body: not _serves(body),
+            gone=self.departed.pod,
         )
         self.serving: Store[ServingPodView] = Store(
             PODS,

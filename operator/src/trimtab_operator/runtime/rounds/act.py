@@ -31,6 +31,7 @@ from ..kube import (
     AlreadyExists,
     Body,
     Conflict,
+    Denied,
     Invalid,
     NotFound,
     Resource,
@@ -149,10 +150,13 @@ class Actor:
             if self._stores[action.kind].of_uid(action.uid) is not None:
                 raise  # it is that very one: a policy refuses, which says 422 as a test of the patch does
             raise Retry(0.5, f"the {action.kind} to suspend is another one now") from None
+        self._learn_of_child(resource, changed)
+        if bool(changed["spec"].get("suspend")) is not action.suspend:  # or it would be written again at once, for ever
+            as_it_was = str(not action.suspend).lower()
+            raise Denied(200, "Overruled", f"a policy or a webhook keeps spec.suspend of {action.name} {as_it_was}")
         log.info(
             "suspended" if action.suspend else "resumed", extra=keys(**about, child=f"{action.kind}/{action.name}")
         )
-        self._learn_of_child(resource, changed)
 
     async def _adopt(self, body: Body, about: dict[str, Any]) -> None:
         """What another controller has is left to that one: an object has one controller."""

@@ -12,6 +12,7 @@ from trimtab_trainer.contract import Progress
 
 from ...domain.adapterrollout import ServingPod
 from ...domain.cluster import Key, NameTaken, NotUnderstood, Refusal
+from ...domain.plan import Note
 from ...domain.settings import Settings
 from ...domain.views import JobView, PodView
 from ...domain.work.attempts.waiting import has_an_end
@@ -26,6 +27,8 @@ FAULT_SECONDS = 30.0
 """For so long an error of the API server's is tried again without a word in the state: most pass."""
 FORGOTTEN = timedelta(hours=1)
 """After this time nobody has asked about the pods of a Job any more, so it is gone or has them."""
+TOLD_AGAIN, OTHERWISE_TOLD = timedelta(hours=1), timedelta(minutes=10)
+"""For so long the API server keeps an event; and until other words are posted about what lasts."""
 BESIDE_SECONDS = 60.0
 """Until what is made beside an object's work is tried again."""
 
@@ -39,6 +42,7 @@ class Troubles:
         self.refused: dict[Key, Refusal] = {}
         self._faults: dict[Key, datetime] = {}
         self._beside: dict[Key, datetime] = {}
+        self._standing: dict[Key, tuple[Note, datetime]] = {}
         self._pods_refused: dict[str, Refusal] = {}
         """By the Jobs' uids, those told of last behind those before."""
 
@@ -50,6 +54,14 @@ class Troubles:
         """Tell whether that was lately."""
         tried = self._beside.get(key)
         return tried is not None and (self._now() - tried).total_seconds() < BESIDE_SECONDS
+
+    def is_news(self, key: Key, note: Note) -> bool:
+        """Tell whether an event of what lasts is to be posted, and note that it is."""
+        now, before = self._now(), self._standing.get(key)
+        if before is not None and now - before[1] < (TOLD_AGAIN if before[0] == note else OTHERWISE_TOLD):
+            return False
+        self._standing[key] = note, now
+        return True
 
     def name_taken(self, key: Key, resource: Resource, name: str) -> None:
         """Note that something else has the name of a child."""
@@ -108,6 +120,7 @@ class Troubles:
         self.refused.pop(key, None)
         self._faults.pop(key, None)
         self._beside.pop(key, None)
+        self._standing.pop(key, None)
 
 
 def _has_an_end(refusal: Refusal) -> bool:
@@ -199,11 +212,17 @@ class Known:
     def jobs_of(self, key: Key) -> list[JobView]:
         return self._cache.jobs_of(key)
 
+    def departed(self, key: Key) -> tuple[JobView, ...]:
+        return self._cache.departed.jobs_of(key)
+
     def pods_saying(self, key: Key) -> list[PodView]:
         return self._cache.pods_saying(key)
 
     def pods_of(self, job_uid: str) -> list[PodView]:
-        return self._cache.pods.of_parent(job_uid)
+        there = self._cache.pods.of_parent(job_uid)
+        job = self._cache.jobs.of_uid(job_uid)
+        lives = job is not None and job.view is not None and not job.view.finished
+        return there if lives else [*there, *self._cache.departed.pods_of(job_uid, there)]
 
     def progress(self, job_uid: str) -> Progress | None:
         return self._progress.newest(job_uid)

@@ -156,6 +156,8 @@ class Reconciler:
         await self._delivery.deliver(key.namespace, made)
         if made.notes and wrote:
             await self._events.post(body, made.notes)
+        if made.standing is not None and self._troubles.is_news(key, made.standing):
+            await self._events.post(body, (made.standing,))
         await self._do_beside(key, made, body)
         return 0.0 if acted or (wrote and made.follows_up) else made.look_again_seconds
 

@@ -79,6 +79,8 @@ VERDICTS = {
 
 _DISRUPTED = re.compile(r"has condition DisruptionTarget\b")
 _EXIT_CODE = re.compile(r"failed with exit code (\d{1,9})\b")
+_VOLUME = re.compile(r'(?i)emptydir volume "([^"]*)"')
+OWN_VOLUMES = ("trimtab-work", "trimtab-tmp", "trimtab-shm")
 _SCRATCH = re.compile(r"(?i)emptydir volume|ephemeral.storage (usage|limit)|ephemeral local storage")
 
 
@@ -166,20 +168,20 @@ def ending_of(
             if done
             else "its result was lost with its pod"
         )
+        if job.run_by:
+            message = f"its pods are made by {job.run_by}, which tells nothing of them; keep it out of that queue"
         message += "; the next attempt finds in object storage what it published"
         return Ending(Verdict.DISRUPTION, AttemptReason.RESULT_LOST, message, ended)
 
     if pod is not None and pod.reason == "Evicted" and not pod.disruption and _SCRATCH.search(pod.message):
-        message = f"{pod.message.strip()}; raise the operator's scratch size or use less data"
+        message = f"{pod.message.strip()}; {_more_room(pod.message, job.stage, kind)}"
         return Ending(Verdict.FINAL, State.SCRATCH_SPACE_EXCEEDED.value, message, ended, words)
     if disruption := _disrupted(job, pod):
         return Ending(
             Verdict.DISRUPTION, disruption, _detail(words, pod, "the cluster took the pod away"), ended, words
         )
     if pod is not None and pod.terminated_reason == "OOMKilled":
-        message = f"the container reached its memory limit; raise spec.template.resources.limits.memory in a new {kind}"
-        if job.stage in (Stage.MIRROR.value, Stage.PREPARE.value, Stage.JUDGE.value):
-            message = message.replace("template.resources", "template.prepareResources")
+        message = f"the container reached its memory limit; raise {_limits(job.stage)}.memory in a new {kind}"
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
 
     code = _exit_code(job, pod)
@@ -208,6 +210,25 @@ def ending_of(
     if stopped and pod is not None and (by := _stopped_by(pod)):
         return Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, f"{by}; {message}", ended, words, told_to=True)
     return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, message, ended, words, told_to=stopped)
+
+
+def _limits(stage: str) -> str:
+    """Return where the limits of a stage's container are given."""
+    prepares = stage in (Stage.MIRROR.value, Stage.PREPARE.value, Stage.JUDGE.value)
+    return f"spec.template.{'prepareResources' if prepares else 'resources'}.limits"
+
+
+def _more_room(words: str, stage: str, kind: str) -> str:
+    """Return what to do about an eviction over a disk: a volume has its own limit, and the container another."""
+    volume = _VOLUME.search(words)
+    if volume is None:
+        return (
+            f"raise {_limits(stage)}.ephemeral-storage in a new {kind}: where that names none, a LimitRange of the "
+            "namespace has set it"
+        )
+    if volume.group(1) in OWN_VOLUMES:
+        return "raise the operator's scratch size or use less data"
+    return f"raise the sizeLimit of {volume.group(1)} in spec.template.volumes of a new {kind}"
 
 
 def _stopped_by(pod: PodView) -> str:

@@ -169,8 +169,8 @@ def _waited_for(what: str, words: str) -> Waiting | None:
 def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waiting:
     begun = max((each for each in (job.created, job.resumed) if each is not None), default=now)
     age = (now - begun).total_seconds()
-    if age < UNEVENTFUL_SECONDS:
-        return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
+    if (left := _uneventful(age)) > 0:
+        return Waiting(look_again_seconds=left)
     inquiry = PodsRefused(job.namespace, job.uid)
     refusal = observed.answers.get(inquiry)
     if not isinstance(refusal, Refusal):
@@ -180,11 +180,19 @@ def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waitin
     return replace(found, inquiry=inquiry, look_again_seconds=again)
 
 
+def _uneventful(age: float) -> float:
+    """Return for how many seconds more nothing is asked about what has waited for `age`.
+
+    That is below 0 where the API server's clock is ahead: it may be by hours, which nobody waits for.
+    """
+    return min(UNEVENTFUL_SECONDS - age, UNEVENTFUL_SECONDS) if age > -UNEVENTFUL_SECONDS else 0.0
+
+
 def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     begun = pod.scheduled_time or pod.created or now
     age = (now - begun).total_seconds()
-    if age < UNEVENTFUL_SECONDS:
-        return Waiting(look_again_seconds=UNEVENTFUL_SECONDS - age)
+    if (left := _uneventful(age)) > 0:
+        return Waiting(look_again_seconds=left)
     inquiry = EventsOf(pod.namespace, pod.uid)
     if pod.scheduled_time is None:
         return replace(_unscheduled(observed, pod, inquiry), inquiry=inquiry, look_again_seconds=patience(age))
