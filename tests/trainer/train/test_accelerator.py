@@ -32,7 +32,7 @@ from .runs import adapted, random_rows, run_config, sequences
 CUDA = torch.device("cuda", 0)
 
 
-class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Waits(TorchDispatchMode):
     """Notes copies to the accelerator that wait for what it computes."""
 
     def __init__(self) -> None:
