@@ -214,7 +214,14 @@ EVALUATION_STATUS: Body = {
             "anchorChange": 0.381,
             "passed": False,
             "failed": [
-                {"bound": "maximum", "limit": 12, "estimate": 20.181, "reason": "ThresholdMissed", "rowsNeeded": 90},
+                {
+                    "bound": "maximum",
+                    "limit": 12,
+                    "estimate": 20.181,
+                    "reason": "ThresholdMissed",
+                    "rowsNeeded": 90,
+                    "clustersNeeded": 9,
+                },
                 {
                     "bound": "maximumRegression",
                     "limit": 0,
