@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from trimtab_operator.api import AttemptStatus, WorkStatus
-from trimtab_operator.domain.cluster import NameTaken
+from trimtab_operator.domain.cluster import NameTaken, Refusal
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.finetunejob.figures import prepared_of
-from trimtab_operator.domain.plan import Create, Delete, EventsOf, NodeOf
+from trimtab_operator.domain.plan import Action, Create, Delete, EventsOf, NodeOf, Suspend
 from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work import plan
 from trimtab_operator.domain.work.attempts.accounts import pause_seconds
@@ -540,6 +540,45 @@ def test_a_pod_that_is_refused_after_its_queue_let_it_in_is_given_the_whole_time
     assert (world.state, world.succeeded) == ("PodRefused", "Unknown")
     world.after(600).settle()
     assert (world.state, world.succeeded) == ("PodRefused", "False")
+
+
+def may_not(world: World, *, suspend: bool) -> World:
+    """Have a policy keep `suspend` of the newest Job as it is, for as long as time has gone by."""
+    words = f"a policy or a webhook keeps spec.suspend of {world.current.name} {str(not suspend).lower()}"
+    world.change_job(suspended=not suspend)
+    world.refused = Refusal("Job", words, T0, world.now, action=Suspend)
+    return world.settle()
+
+
+def test_a_job_that_a_policy_kept_from_being_suspended_keeps_nothing_from_the_next() -> None:
+    world = may_not(World().settle().running().patch_spec(suspend=True).settle(), suspend=True)
+    assert world.state == "Suspended"
+    assert "keeps spec.suspend of demo-prepare-0 false" in world.message
+    world.succeeds(world.words(Reason.COMPLETED, prepared=PREPARED))
+    assert world.state == "Suspended"
+    world.after(900).patch_spec(suspend=False).settle()
+    assert world.job_names == ["demo-prepare-0", "demo-train-1"]
+
+
+def test_a_job_that_a_policy_kept_from_going_on_and_that_somebody_deletes_is_followed_by_the_next() -> None:
+    world = World().settle().running().patch_spec(suspend=True).settle()
+    may_not(world.after(900).patch_spec(suspend=False), suspend=False)
+    assert world.state == "Suspended"
+    assert "keeps spec.suspend of demo-prepare-0 true" in world.message
+    world.jobs, world.pods = [], []
+    world.settle()
+    assert world.job_names == ["demo-prepare-0", "demo-prepare-1"]
+    assert world.succeeded == "Unknown"
+
+
+@pytest.mark.parametrize("action", [Create, Delete])
+def test_only_a_creation_that_was_refused_is_given_up(action: type[Action]) -> None:
+    world = World()
+    world.refused = Refusal("Job", "a policy", T0, T0 + timedelta(seconds=900), action=action)
+    world.after(900).settle()
+    assert (world.state, world.job_names) == (
+        ("PodRefused", []) if action is Create else ("Preparing", ["demo-prepare-0"])
+    )
 
 
 @pytest.mark.parametrize("words", ["", REFUSED["quota"][0]])

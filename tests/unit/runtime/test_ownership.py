@@ -11,7 +11,7 @@ from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import JOB_LABEL, JOB_NAME_LABEL, JOB_UID_LABEL, MANAGED_BY_LABEL
 from trimtab_operator.runtime.cluster import departed
-from trimtab_operator.runtime.kube import JOBS, PODS, ApiError, Body, Conflict, Resource
+from trimtab_operator.runtime.kube import JOBS, PODS, ApiError, Body, Conflict, Invalid, Resource
 from trimtab_operator.runtime.rounds.gate import summary_of
 from trimtab_trainer.contract import Reason, Stage, TerminationMessage
 
@@ -358,6 +358,70 @@ async def test_what_was_heard_is_forgotten_soon(world: World, monkeypatch: pytes
     await world.settle()
     status = world.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]
     assert status["attempts"][0]["reason"] == "JobDeleted"
+
+
+def keeps_suspend(world: World, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Have a policy that lets nobody write `suspend` of a Job."""
+    wrote = world.api.patch
+
+    async def patch(resource: Resource, namespace: str, name: str, content_type: str, patch: Any, **more: Any) -> Body:
+        if resource is JOBS and how == "refuses it":
+            raise Invalid(422, "Invalid", "ValidatingAdmissionPolicy 'x' denied request: suspend stays")
+        body = await wrote(resource, namespace, name, content_type, patch, **more)
+        if resource is JOBS:
+            body = world.api.put(JOBS, {**body, "spec": {**body["spec"], "suspend": not body["spec"]["suspend"]}})
+        return body
+
+    monkeypatch.setattr(world.api, "patch", patch)
+
+
+def wants(world: World, *, suspend: bool) -> None:
+    body = world.api.objects["finetunejobs", NAMESPACE, "demo"]
+    metadata = {**body["metadata"], "generation": body["metadata"]["generation"] + 1}
+    world.api.put(FINETUNEJOBS, {**body, "metadata": metadata, "spec": {**body["spec"], "suspend": suspend}})
+
+
+OVER_IT = ["writes over it", "refuses it"]
+
+
+@pytest.mark.parametrize("how", OVER_IT)
+async def test_a_job_that_may_not_be_suspended_and_ends_keeps_nothing_from_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    keeps_suspend(world, monkeypatch, how)
+    wants(world, suspend=True)
+    await world.settle()
+    assert world.said[0] == "Suspended"
+    assert "suspend" in world.said[1]
+    ended(world, 0, SAID)
+    await world.settle()
+    assert world.said[0] == "Suspended"
+    world.now += timedelta(seconds=900)
+    wants(world, suspend=False)
+    await world.settle()
+    assert (world.jobs, world.said[0]) == (["demo-prepare-0", "demo-train-1"], "Training")
+
+
+@pytest.mark.parametrize("how", OVER_IT)
+async def test_a_job_that_may_not_go_on_and_that_somebody_deletes_is_followed_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    wants(world, suspend=True)
+    await world.settle()
+    keeps_suspend(world, monkeypatch, how)
+    wants(world, suspend=False)
+    for _ in range(30):
+        await world.settle()
+        assert (world.said[0], world.jobs) == ("Suspended", ["demo-prepare-0"])
+        world.now += timedelta(seconds=30)
+    world.api.drop(JOBS, NAMESPACE, "demo-prepare-0")
+    world.api.before = failing("create", "jobs", Invalid(422, "Invalid", "jobs need a cost-centre"))
+    await world.settle()
+    assert world.said == ("PodRefused", "the namespace refuses the Job: jobs need a cost-centre")
+    world.api.before = lambda verb, plural, name: None
+    world.now += timedelta(seconds=60)
+    await world.settle()
+    assert (world.jobs, world.said[0]) == (["demo-prepare-1"], "Retrying")
 
 
 async def test_the_jobs_of_a_former_object_take_no_number_from_the_next(world: World) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from trimtab_trainer.contract import Progress
 
-from .plan import Body
+from .plan import Action, Body, Create
 from .settings import Settings
 from .views import JobView, PodView
 
@@ -59,6 +59,7 @@ class Refusal:
         since: when it was refused first, without anything that succeeded in between, or that is waited for otherwise.
         tried: when it was tried last.
         fault: whether it is none of these, but an error of the API server's that lasts.
+        action: what was to be done. A Job that may not be suspended, or go on, says nothing about the next one.
     """
 
     what: str
@@ -66,6 +67,7 @@ class Refusal:
     since: datetime
     tried: datetime
     fault: bool = False
+    action: type[Action] = Create
 
     FIRST_PAUSE_SECONDS = 5.0
     LONGEST_PAUSE_SECONDS = 60.0

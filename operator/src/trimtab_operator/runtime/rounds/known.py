@@ -12,7 +12,7 @@ from trimtab_trainer.contract import Progress
 
 from ...domain.adapterrollout import ServingPod
 from ...domain.cluster import Key, NameTaken, NotUnderstood, Refusal
-from ...domain.plan import Note
+from ...domain.plan import Action, Create, Note
 from ...domain.settings import Settings
 from ...domain.views import JobView, PodView
 from ...domain.work.attempts.waiting import has_an_end
@@ -67,20 +67,25 @@ class Troubles:
         """Note that something else has the name of a child."""
         self.taken.setdefault(key, (resource, name, self._now()))
 
-    def was_refused(self, key: Key, what: str, error: ApiError) -> None:
+    def was_refused(self, key: Key, action: Action, error: ApiError) -> None:
         """Note that the API server does not accept what was planned.
 
-        Patience that has an end does not begin with what is waited for without one, such as an error or a quota.
+        Patience that has an end does not begin with what is waited for without one, such as an error or a quota, nor
+        with what was to be done before and was something else.
         """
         self._faults.pop(key, None)
-        self.refused[key] = self._once_more(self.refused.get(key), what, error.message or error.reason)
+        now = self._now()
+        found = Refusal(_kind_of(action), error.message or error.reason, now, now, action=type(action))
+        self.refused[key] = _since_before(self.refused.get(key), found)
 
     def pods_were_refused(self, job: str, words: str) -> Refusal:
         """Note that a Job, by its uid, gets no pods, and return since when it is so.
 
         Its events do not tell: those alike are one after a while, quota or policy.
         """
-        found = self._pods_refused[job] = self._once_more(self._pods_refused.pop(job, None), "pod", words)
+        now = self._now()
+        found = _since_before(self._pods_refused.pop(job, None), Refusal("pod", words, now, now))
+        self._pods_refused[job] = found
         while found.tried - (oldest := next(iter(self._pods_refused.items())))[1].tried > FORGOTTEN:
             del self._pods_refused[oldest[0]]
         return found
@@ -89,20 +94,13 @@ class Troubles:
         """Note that nothing keeps a Job, by its uid, from getting pods."""
         self._pods_refused.pop(job, None)
 
-    def _once_more(self, before: Refusal | None, what: str, words: str) -> Refusal:
-        now = self._now()
-        found = Refusal(what, words, now, now)
-        if before is not None and _has_an_end(before) == _has_an_end(found):
-            return replace(found, since=before.since)
-        return found
-
-    def failed(self, key: Key, what: str, error: ApiError | Unreachable) -> bool:
+    def failed(self, key: Key, action: Action, error: ApiError | Unreachable) -> bool:
         """Note an error of the API server's, or no answer; tell whether it lasts so long that the state says so."""
         before, now = self.refused.get(key), self._now()
         lasts = (now - self._faults.setdefault(key, now)).total_seconds() >= FAULT_SECONDS
         if lasts:
             since = before.since if before is not None and before.fault else now
-            self.refused[key] = Refusal(what, str(error), since, now, fault=True)
+            self.refused[key] = Refusal(_kind_of(action), str(error), since, now, fault=True, action=type(action))
         return lasts
 
     def succeeded(self, key: Key) -> None:
@@ -121,6 +119,17 @@ class Troubles:
         self._faults.pop(key, None)
         self._beside.pop(key, None)
         self._standing.pop(key, None)
+
+
+def _kind_of(action: Action) -> str:
+    return str(action.body["kind"]) if isinstance(action, Create) else action.kind
+
+
+def _since_before(before: Refusal | None, found: Refusal) -> Refusal:
+    """Return what was refused now as what was refused before and is still, where it is the same."""
+    if before is None or before.action is not found.action or _has_an_end(before) != _has_an_end(found):
+        return found
+    return replace(found, since=before.since)
 
 
 def _has_an_end(refusal: Refusal) -> bool:

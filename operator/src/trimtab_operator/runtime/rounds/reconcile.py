@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ...domain.cluster import Cluster, Key, NotUnderstood
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
-from ...domain.plan import OF_THEMSELVES, Adopt, Create, Delete, Inquiry, Note, Plan, Suspend
+from ...domain.plan import OF_THEMSELVES, Adopt, Inquiry, Note, Plan
 from .. import metrics
 from ..cluster.cache import Cache, Stored, typed
 from ..kube import ApiError, Body, Denied, NotFound, Unreachable
@@ -186,8 +186,8 @@ class Reconciler:
                 return False, True
             except (ApiError, Unreachable) as error:  # one request may have no answer: a webhook is slower than we wait
                 if isinstance(error, ApiError) and is_refusal(error):
-                    self._troubles.was_refused(key, _kind_of(action), error)
-                elif not self._troubles.failed(key, _kind_of(action), error):
+                    self._troubles.was_refused(key, action, error)
+                elif not self._troubles.failed(key, action, error):
                     raise
                 log.warning("refused", extra=keys(**about, err=str(error)))
                 return False, True
@@ -245,16 +245,6 @@ class Reconciler:
             ours = True
         if ours:
             del self._troubles.taken[key]
-
-
-def _kind_of(action: Create | Delete | Suspend) -> str:
-    match action:
-        case Create(body):
-            return str(body["kind"])
-        case Delete(kind=kind):
-            return kind
-        case Suspend(kind=kind):
-            return kind
 
 
 async def measured(key: Key, work: Callable[[Key], Awaitable[float | None]]) -> float | None:

@@ -86,7 +86,7 @@ def _unless_refused_creation(
 ) -> Decision[S]:
     """Create, or say why that is refused, with the words and the patience of a pod that is."""
     found = observed.refused
-    if found is None:
+    if found is None or found.action is not Create:
         return Decision(State.PENDING.value, "", status, actions=actions)
     if found.fault:
         waiting = Waiting(State.PENDING, f"{found.told()}; it is tried again")
