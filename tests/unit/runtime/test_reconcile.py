@@ -13,7 +13,18 @@ from pydantic import ValidationError
 from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
-from trimtab_operator.domain.plan import Adopt, Create, Delete, EventsOf, Inquiry, NodeOf, Note, Plan, WarnedSince
+from trimtab_operator.domain.plan import (
+    Adopt,
+    Create,
+    Delete,
+    EventsOf,
+    Inquiry,
+    NodeOf,
+    Note,
+    Plan,
+    Suspend,
+    WarnedSince,
+)
 from trimtab_operator.domain.views import format_time
 from trimtab_operator.domain.work import Observed
 from trimtab_operator.runtime.kube import EVENTS, JOBS, PODS, ApiError, Denied, Invalid, NotFound, Unreachable
@@ -121,6 +132,29 @@ async def test_a_failed_action_ends_the_round() -> None:
         await world.round()
     assert failed(KEY, raised.value) == 3
     assert ("patch", "finetunejobs", "demo") not in world.api.calls
+
+
+async def test_a_job_that_may_not_be_suspended_holds_up_nothing_else_and_one_that_may_not_be_made_does() -> None:
+    first, second = (Suspend(NAMESPACE, name, uid, suspend=True) for name, uid in (("one", "job-1"), ("two", "job-2")))
+    planned = Plan(actions=(first, second, Create(job("three", "job-3")), Create(job("four", "job-4"))), status=STATUS)
+    world = World(lambda observed: planned if observed.refused is None else Plan())
+    world.stored()
+    for name, uid in (("one", "job-1"), ("two", "job-2")):
+        world.cache.jobs.put(world.api.put(JOBS, job(name, uid)))
+
+    def refuses(verb: str, plural: str, name: str) -> None:
+        if (verb, name) in {("patch", "one"), ("create", "three")}:
+            raise Invalid(422, "Invalid", f"a policy refuses {name}")
+
+    world.api.before = refuses
+    await world.round()
+    assert [call for call in world.api.writes() if call[1] == "jobs"] == [
+        ("patch", "jobs", "one"),
+        ("patch", "jobs", "two"),
+        ("create", "jobs", "three"),
+    ]
+    refused = world.asked[-1].refused
+    assert (refused.words, refused.action) == ("a policy refuses one", Suspend), "the first that stood in the way"
 
 
 REFUSED: dict[str, tuple[ApiError, str, str]] = {

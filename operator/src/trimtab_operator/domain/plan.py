@@ -189,7 +189,8 @@ class Plan:
 
     Attributes:
         inquiries: facts that are not watched; the next plan is made with their answers and those before.
-        actions: carried out in order; the first failure ends the round, which is repeated later.
+        actions: carried out in order; the first failure ends the round, which is repeated later. A `Suspend` that is
+            refused ends nothing: what comes after it does not depend on it.
         status: the whole desired status, written if it differs; None: there is nothing to say.
         documents: shares to sign and send, each to its pod, all at once: no answer is waited for by another.
         sequence: of the documents, None where there are none.

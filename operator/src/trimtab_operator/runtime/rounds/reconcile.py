@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ...domain.cluster import Cluster, Key, NotUnderstood
 from ...domain.kind import AnyKind
 from ...domain.kinds import KINDS
-from ...domain.plan import OF_THEMSELVES, Adopt, Inquiry, Note, Plan
+from ...domain.plan import OF_THEMSELVES, Adopt, Inquiry, Note, Plan, Suspend
 from .. import metrics
 from ..cluster.cache import Cache, Stored, typed
 from ..kube import ApiError, Body, Denied, NotFound, Unreachable
@@ -174,9 +174,10 @@ class Reconciler:
     async def _do(self, key: Key, made: Plan, body: Body) -> tuple[bool, bool]:
         """Carry out the actions; tell whether all were done, and whether something stood in the way.
 
-        What stands in the way is remembered for the next plan, which says so, and when to try again.
+        What stands in the way is remembered for the next plan, which says so, and when to try again. Who may not be
+        suspended, or go on, stands in the way of nothing else.
         """
-        about = about_of(body)
+        about, hindered = about_of(body), False
         for action in made.actions:
             try:
                 await self._actor.act(action, about)
@@ -185,12 +186,17 @@ class Reconciler:
                 log.warning("name taken", extra=keys(**about, child=str(taken)))
                 return False, True
             except (ApiError, Unreachable) as error:  # one request may have no answer: a webhook is slower than we wait
-                if isinstance(error, ApiError) and is_refusal(error):
+                refused = isinstance(error, ApiError) and is_refusal(error)
+                if isinstance(error, ApiError) and refused and not hindered:
                     self._troubles.was_refused(key, action, error)
-                elif not self._troubles.failed(key, action, error):
+                elif not refused and not self._troubles.failed(key, action, error):
                     raise
                 log.warning("refused", extra=keys(**about, err=str(error)))
-                return False, True
+                hindered = True
+                if not (refused and isinstance(action, Suspend)):
+                    return False, True
+        if hindered:
+            return False, True
         if made.actions:
             self._troubles.succeeded(key)
         return bool(made.actions), False
