@@ -80,13 +80,14 @@ def _observe(
     key = Key(kind.name, metadata.namespace, metadata.name)
     recorded = {attempt.job_uid: (attempt.stage, attempt.number) for attempt in job.status.attempts}
     every = cluster.jobs_of(key)
-    gone = [view for view in cluster.departed(key) if view.uid not in {each.uid for each in every}]
+    there = {view.uid for view in every}
+    gone = [view for view in cluster.departed(key) if view.uid not in there]
     # Whose owner reference was taken away is ours all the same: no other object has the uid that we wrote down.
     mine = [v for v in (*every, *gone) if v.owner_uid == metadata.uid or recorded.get(v.uid) == (v.stage, v.attempt)]
     jobs = [view for view in mine if view.stage not in AFTERWARDS]
     after = [view for view in mine if view.stage in AFTERWARDS]
     uids = [view.uid for view in jobs]
-    uids_there = {view.uid for view in (*every, *gone)}
+    uids_there = there | {view.uid for view in gone}
     others = {other: cluster.named(other, metadata.namespace, name) for other, name in _refers(kind, job)}
     return Observed(
         kind=kind,

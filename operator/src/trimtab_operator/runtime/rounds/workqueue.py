@@ -30,6 +30,8 @@ class Retry(Exception):
 
 RESERVED_SHARE = 4
 """One worker of so many is kept from each namespace for the others; of three or fewer none is."""
+LONGEST_DELAY_SECONDS = 60.0
+"""Until the next try of what fails again and again."""
 
 
 def namespace_of(key: Hashable) -> Hashable:
@@ -43,7 +45,7 @@ class WorkQueue(Generic[Key]):
     def __init__(
         self,
         first_delay: float = 0.25,
-        longest_delay: float = 60,
+        longest_delay: float = LONGEST_DELAY_SECONDS,
         tenant: Callable[[Key], Hashable] = namespace_of,
     ) -> None:
         self._first_delay = first_delay
