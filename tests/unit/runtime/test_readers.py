@@ -227,12 +227,17 @@ def posted(world: World) -> int:
 
 def waits(who: str) -> str:
     what = "its ttlSecondsAfterFinished is over, and it is deleted once it is read by those that wait for it"
-    return f"{what}: {who}; let them go on, or delete them"
+    return f"{what}: {who}; let them go on, name another, or delete them"
 
 
 OUTLIVES: dict[str, tuple[str, str, Callable[[], World]]] = {
     "a FineTuneJob": ("FineTuneJob", "Evaluation demo", lambda: World(trained(), evaluation())),
     "an Evaluation": ("Evaluation", "AdapterRollout guide", lambda: World(passed(), rollout(FOLLOWS))),
+    "an Evaluation that a rollout names": (
+        "Evaluation",
+        "AdapterExport demo, AdapterRollout guide (as long as it names Evaluation demo)",
+        lambda: World(passed(), STAYS["exported"], NAMES),
+    ),
     "a sweep": ("FineTuneSweep", "Evaluation demo", lambda: searched(of_the_sweep(TRIAL), READER)),
     "of many": (
         "FineTuneJob",
@@ -243,7 +248,9 @@ OUTLIVES: dict[str, tuple[str, str, Callable[[], World]]] = {
 
 
 @pytest.mark.parametrize(("kind", "who", "made"), OUTLIVES.values(), ids=OUTLIVES)
-async def test_who_is_waited_for_is_told_once_an_hour_at_most(kind: str, who: str, made: Callable[[], World]) -> None:
+async def test_who_is_waited_for_is_told_once_an_hour_as_long_as_they_are_the_same(
+    kind: str, who: str, made: Callable[[], World]
+) -> None:
     name, world = "guide" if kind == "FineTuneSweep" else "demo", made()
     for _ in range(3):
         await world.look(kind, name)
@@ -253,6 +260,17 @@ async def test_who_is_waited_for_is_told_once_an_hour_at_most(kind: str, who: st
     world.now += timedelta(hours=1)
     await world.look(kind, name)
     assert posted(world) == 2
+
+
+async def test_who_else_is_waited_for_is_told_after_ten_minutes() -> None:
+    world = World(trained(), evaluation())
+    await world.look("FineTuneJob")
+    world.has(evaluation("more", "ftev-2"))
+    for minutes in (9, 1):
+        assert events(world) == [waits("Evaluation demo")]
+        world.now += timedelta(minutes=minutes)
+        await world.look("FineTuneJob")
+    assert events(world) == [waits("Evaluation demo"), waits("Evaluation demo, Evaluation more")]
 
 
 async def test_a_sweep_that_is_kept_asks_nobody_again_and_again() -> None:

@@ -25,7 +25,7 @@ NAMED_AT_MOST = 5
 
 
 Readers = tuple[str, ...]
-"""Kind and name of each, for messages."""
+"""Kind and name of each, for messages, and how long it waits where that has no end of its own."""
 
 
 def readers_of_job(cluster: Cluster, namespace: str, name: str, but_of: str | None = None) -> Readers:
@@ -46,7 +46,8 @@ def readers_of_evaluation(cluster: Cluster, evaluation: Evaluation) -> Readers:
     """
     namespace, name = evaluation.metadata.namespace, evaluation.metadata.name
     if named := _staying(cluster, ("AdapterExport", "AdapterRollout"), named_evaluation(namespace, name)):
-        return tuple(map(_called, named))
+        told = f" (as long as it names Evaluation {name})"
+        return tuple(_called(each) + (told if each["kind"] == "AdapterRollout" else "") for each in named)
     verdict, target = found(evaluation.status.conditions, PASSED), evaluation.status.target
     if verdict is None or verdict.status != "True" or target is None or target.digest is None:
         return ()
@@ -66,7 +67,7 @@ def waits_for(readers: Iterable[str]) -> Note:
     names = sorted(readers)
     who = ", ".join(names[:NAMED_AT_MOST]) + (f" and {more} more" if (more := len(names) - NAMED_AT_MOST) > 0 else "")
     what = "its ttlSecondsAfterFinished is over, and it is deleted once it is read by those that wait for it"
-    return Note("Normal", "TTLWaits", f"{what}: {who}; let them go on, or delete them")
+    return Note("Normal", "TTLWaits", f"{what}: {who}; let them go on, name another, or delete them")
 
 
 def _called(body: Body) -> str:
