@@ -171,21 +171,39 @@ def test_what_runs_for_an_object_that_is_deleted_ends_whoever_holds_the_object(
 
 
 TOO_MUCH = {
-    "of a volume of ours": (
+    "of its scratch space": (
         'Usage of EmptyDir volume "trimtab-work" exceeds the limit "50Gi". ',
-        "raise the operator's scratch size",
+        "raise the operator's scratchSize or use less data",
     ),
-    "of one of the template": (
+    "of its temporary files": (
+        'Usage of EmptyDir volume "trimtab-tmp" exceeds the limit "1Gi". ',
+        "the size of /tmp is fixed: in spec.template.env of a new FineTuneJob set what writes there (TMPDIR, HOME, "
+        "TORCHINDUCTOR_CACHE_DIR) to /work",
+    ),
+    "of its shared memory": (
+        'Usage of EmptyDir volume "trimtab-shm" exceeds the limit "1Gi". ',
+        "raise the operator's shmSize",
+    ),
+    "of a volume of the template": (
         'Usage of EmptyDir volume "cache" exceeds the limit "1Gi". ',
-        "raise the sizeLimit of cache in spec.template.volumes",
+        "raise the sizeLimit of cache in spec.template.volumes of a new FineTuneJob, or, where it is not there, in "
+        "what adds it to pods",
     ),
     "of the container, by a LimitRange": (
         'Container trainer exceeded its local ephemeral storage limit "1Gi". ',
-        "raise spec.template.prepareResources.limits.ephemeral-storage",
+        "raise spec.template.prepareResources.limits.ephemeral-storage in a new FineTuneJob: where that names none, "
+        "the operator's defaults or a LimitRange of the namespace have set it",
+    ),
+    "of a container beside it": (
+        'Container mesh-proxy exceeded its local ephemeral storage limit "1Gi". ',
+        "raise the limit of ephemeral-storage of mesh-proxy in what adds it to pods, or in a LimitRange of the "
+        "namespace",
     ),
     "of the pod": (
         "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
-        "raise spec.template.prepareResources.limits.ephemeral-storage",
+        "raise spec.template.prepareResources.limits.ephemeral-storage in a new FineTuneJob: where that names none, "
+        "the operator's defaults or a LimitRange of the namespace have set it; containers that are added to pods count "
+        "too",
     ),
 }
 
@@ -195,7 +213,7 @@ def test_what_a_pod_was_evicted_for_says_where_there_is_more(words: str, advice:
     """A LimitRange limits the disk of a container that names no limit, whatever the operator's scratch size is."""
     world = World().settle().pod(phase="Failed", reason="Evicted", message=words).change_job(failed=True).settle()
     assert (world.state, world.succeeded) == ("ScratchSpaceExceeded", "False")
-    assert advice in world.message
+    assert world.message == f"{words.strip()}; {advice}"
 
 
 def test_a_job_that_was_handed_to_another_cluster_says_who_did() -> None:

@@ -154,6 +154,7 @@ async def test_a_job_that_may_not_be_suspended_holds_up_nothing_else_and_one_tha
         ("create", "jobs", "three"),
     ]
     refused = world.asked[-1].refused
+    assert refused is not None
     assert (refused.words, refused.action) == ("a policy refuses one", Suspend), "the first that stood in the way"
 
 

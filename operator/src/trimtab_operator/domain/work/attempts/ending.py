@@ -17,7 +17,7 @@ from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
 
 from trimtab_operator.api import AttemptReason, State
 
-from ...views import JobView, PodView
+from ...views import CONTAINER, JobView, PodView
 from .attempt import Attempt
 
 POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
@@ -80,7 +80,14 @@ VERDICTS = {
 _DISRUPTED = re.compile(r"has condition DisruptionTarget\b")
 _EXIT_CODE = re.compile(r"failed with exit code (\d{1,9})\b")
 _VOLUME = re.compile(r'(?i)emptydir volume "([^"]*)"')
-OWN_VOLUMES = ("trimtab-work", "trimtab-tmp", "trimtab-shm")
+_OF_CONTAINER = re.compile(r"(?i)container (\S+) exceeded its local ephemeral storage")
+MORE_ROOM = {
+    "trimtab-work": "raise the operator's scratchSize or use less data",
+    "trimtab-tmp": "the size of /tmp is fixed: in spec.template.env of a new {} set what writes there (TMPDIR, HOME, "
+    "TORCHINDUCTOR_CACHE_DIR) to /work",
+    "trimtab-shm": "raise the operator's shmSize",
+}
+"""What to do about an eviction over a volume of ours."""
 _SCRATCH = re.compile(r"(?i)emptydir volume|ephemeral.storage (usage|limit)|ephemeral local storage")
 
 
@@ -219,16 +226,24 @@ def _limits(stage: str) -> str:
 
 
 def _more_room(words: str, stage: str, kind: str) -> str:
-    """Return what to do about an eviction over a disk: a volume has its own limit, and the container another."""
-    volume = _VOLUME.search(words)
-    if volume is None:
-        return (
-            f"raise {_limits(stage)}.ephemeral-storage in a new {kind}: where that names none, a LimitRange of the "
-            "namespace has set it"
-        )
-    if volume.group(1) in OWN_VOLUMES:
-        return "raise the operator's scratch size or use less data"
-    return f"raise the sizeLimit of {volume.group(1)} in spec.template.volumes of a new {kind}"
+    """Return what to do about an eviction over a disk: a volume has its own limit, and each container another.
+
+    An injector may have added some of both.
+    """
+    if (volume := _VOLUME.search(words)) is not None:
+        if (ours := MORE_ROOM.get(volume.group(1))) is not None:
+            return ours.format(kind)
+        where = f"in spec.template.volumes of a new {kind}, or, where it is not there, in what adds it to pods"
+        return f"raise the sizeLimit of {volume.group(1)} {where}"
+    container = _OF_CONTAINER.search(words)
+    if container is not None and container.group(1) != CONTAINER:
+        beside = f"of {container.group(1)} in what adds it to pods, or in a LimitRange of the namespace"
+        return f"raise the limit of ephemeral-storage {beside}"
+    told = (
+        f"raise {_limits(stage)}.ephemeral-storage in a new {kind}: where that names none, the operator's defaults "
+        "or a LimitRange of the namespace have set it"
+    )
+    return told if container is not None else f"{told}; containers that are added to pods count too"
 
 
 def _stopped_by(pod: PodView) -> str:
