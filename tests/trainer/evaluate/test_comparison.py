@@ -11,7 +11,7 @@ import pytest
 from trimtab_trainer.contract import Check, EvaluationOutcome, EvaluationTask, Reason, Threshold
 from trimtab_trainer.contract.evaluation import Against
 from trimtab_trainer.contract.gate.bounds import Finding, judge_bounds
-from trimtab_trainer.contract.gate.verdict import VerdictReason, judge
+from trimtab_trainer.contract.gate.verdict import Verdict, VerdictReason, judge
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.comparison import compare, with_anchor
 from trimtab_trainer.evaluate.results import TaskResults
@@ -197,20 +197,48 @@ def test_of_rows_in_clusters_it_is_clusters_that_are_asked_for(
     ]
     bound = {"metric": "t/accuracy", **bound, **TESTED}
     scores = choice_scores([0] * ROWS)
-    found, (check,) = compared(task("Classification", groupBy="group"), rows, scores, scores, bound)
-    told = judge(
+    told = judged(task("Classification", groupBy="group"), rows, scores, bound)
+    assert told.reason is VerdictReason.INSUFFICIENT_ROWS
+    assert f"with 400 rows in {clusters} clusters at" in told.message
+    assert f"about {needed} would decide it" in told.message
+
+
+def judged(asked: EvaluationTask, rows: list[EvaluationRow], scores: list[RowScore], bound: dict[str, Any]) -> Verdict:
+    """Return the verdict on one bound, of a target that answers as the baseline does."""
+    found, (check,) = compared(asked, rows, scores, scores, bound)
+    return judge(
         [Threshold.model_validate(bound)],
         EvaluationOutcome(
             report_uri="s3://o/report.html",
             results_digest="sha256:" + "0" * 64,
-            rows=ROWS,
+            rows=len(rows),
             results=found.results,
             checks=[check.model_copy(update={"threshold": 0})],
         ),
     )
+
+
+@pytest.mark.parametrize(
+    ("bound", "every", "needed"),
+    [
+        ({"maximumRegression": 0.1}, 2, "29 clusters like these (569 rows)"),
+        # Of each of two groups with five clusters 29; of every fourth row as many, with fewer rows in each.
+        ({"maximumGroupRegression": 0.1}, 2, "57 clusters like these (1,138 rows)"),
+        ({"maximumGroupRegression": 0.1}, 4, "57 clusters like these (1,140 rows)"),
+    ],
+)
+def test_of_a_figure_of_some_rows_it_is_their_clusters_that_are_asked_for(
+    bound: dict[str, Any], every: int, needed: str
+) -> None:
+    """The others, each alone, tell nothing of it; nor does it matter in which groups they are."""
+    rows = [
+        row(at, refuse=at < 200, cluster=at % 10 if at < 200 else at, group="ab"[(at % every == 0) is (at < 200)])
+        for at in range(ROWS)
+    ]
+    scores = text_scores(["I can't help with that."] * 200 + ["Sure."] * 200)
+    told = judged(task("Refusal", groupBy="group"), rows, scores, {"metric": "t/refusedRatio", **bound, **TESTED})
     assert told.reason is VerdictReason.INSUFFICIENT_ROWS
-    assert f"with 400 rows in {clusters} clusters at" in told.message
-    assert f"about {needed} would decide it" in told.message
+    assert f"with 200 rows in 10 clusters at confidence 0.95; about {needed} would decide it" in told.message
 
 
 def test_answers_that_go_on_for_ever_are_not_excluded_by_few_that_do_not() -> None:

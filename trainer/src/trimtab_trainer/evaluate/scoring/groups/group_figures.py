@@ -68,11 +68,16 @@ class FiguresByGroup:
             p_pass, p_fail, needed = zip(*((c.p_pass, c.p_fail, c.rows_needed) for _, c in found), strict=True)
             facts["p_pass"] = max(1.0 if p is None else p for p in p_pass)
             facts["p_fail"] = min(1.0, len(found) * min(1.0 if p is None else p for p in p_fail))
-            shares = [len(self._groups) / len(groups.rows[at]) for at in groups.judged]
+            target = self._target(threshold.result)
+            taken = target.among(np.arange(len(self._groups)))
+            shares = [len(taken) / len(target.among(groups.rows[at])) for at in groups.judged]
             rows = [None if n is None else math.ceil(n * share) for n, share in zip(needed, shares, strict=True)]
-            facts["clusters"] = self._resampling.clusters_of()
+            facts["clusters"] = self._resampling.clusters_of(target.taken)
             facts["rows_needed"] = None if None in rows else max(each for each in rows if each is not None)
         return check.model_copy(update=facts)
+
+    def _target(self, name: str) -> Measure:
+        return next(each for each in self._sides[0] if name in each.results)
 
     def _of_groups(self, name: str, groups: Partition) -> Iterator[tuple[str, Figure]]:
         """Return a figure of both sides in each group that is judged."""
