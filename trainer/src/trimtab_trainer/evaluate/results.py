@@ -110,7 +110,7 @@ class Example(Model):
 class JudgeResults(Model):
     """Who judged a task's answers, what was asked, and how far that can be relied on."""
 
-    judge: dict[str, Any] = Field(description="endpoint and model, or digest and computeType")
+    judge: dict[str, Any] = Field(description="endpoint and model, or digest, computeType and ties")
     models: list[str] = Field(default=[], description="names that the endpoint replied under")
     words: DIGEST = Field(description="digest of the words that judges are asked with")
     mode: JudgeMode

@@ -55,8 +55,9 @@ class LocalJudge:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Who is asked, as it is pinned with the judgements."""
-        return {"digest": self._settings.digest, "computeType": str(self._type).removeprefix("torch.")}
+        """Who is asked, as it is pinned with the judgements, and by which rule its replies are chosen."""
+        kind = str(self._type).removeprefix("torch.")
+        return {"digest": self._settings.digest, "computeType": kind, "ties": "unreadable"}
 
     def ask(
         self, asked: Sequence[Judgement], heard: Callable[[Judgement], object], stop: Interruption, report: Report
