@@ -15,9 +15,11 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from trimtab_trainer.__main__ import main
-from trimtab_trainer.contract import Reason, StoredArtifact, StoredBaseModel
+from trimtab_trainer.base.base_model import TOKENIZER, find_base_model
+from trimtab_trainer.base.base_model import entries_of as base_entries
+from trimtab_trainer.contract import EvaluationConfig, Reason, StoredArtifact, StoredBaseModel, Threshold
 from trimtab_trainer.errors import SettingsInvalid
-from trimtab_trainer.evaluate.preparing.adapters import find_adapter
+from trimtab_trainer.evaluate.preparing.adapters import check_tokenizers, find_adapter
 from trimtab_trainer.publishing.importing import IMPOSSIBLE, KEPT, WITHOUT_EFFECT, Imported, import_adapter
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import open_store
@@ -27,6 +29,10 @@ from tests.trainer.train.layouts import CONFIG, as_llama_factory, as_peft, as_tr
 
 WEIGHTS = "adapter_model.safetensors"
 TOKENS = torch.tensor([[1, 7, 42, 99, 12]])
+TEMPLATE = "{{ messages }}"
+PERPLEXITY = EvaluationConfig.model_construct(
+    thresholds=[Threshold.model_validate({"metric": "t/perplexity", "maximumRegression": 0.1})]
+)
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +209,9 @@ def test_settings_that_engines_would_not_take_are_refused(
         ("tokenizer.json", b'{"added_tokens": [1]}', "cannot be read"),
         ("tokenizer_config.json", b'{"chat_template": 1}', "chat_template"),
         ("tokenizer_config.json", b"{", "cannot be read"),
+        ("tokenizer_config.json", b'{"chat_template": "\\ud800"}', "cannot be read"),
+        ("tokenizer_config.json", b"[" * 100_000, "cannot be read"),
+        ("tokenizer_config.json", b'{"chat_template": "%s"}' % (b"x" * ((1 << 20) + 1)), "more than 1048576 bytes"),
         ("chat_template.jinja", b"x" * ((1 << 20) + 1), "more than 1048576 bytes"),
     ],
 )
@@ -222,6 +231,7 @@ def test_files_that_are_none_are_refused(
     [
         ({"chat_template": "its own"}, "its own"),
         ({"chat_template": [{"name": "rag", "template": "x"}, {"name": "default", "template": "its own"}]}, "its own"),
+        ({"chat_template": "its own", "model_max_length": int(1e30)}, "its own"),  # as transformers writes "no limit"
         ({"chat_template": None}, None),
         ({"chat_template": [{"name": "rag", "template": "x"}]}, None),
         ({}, None),
@@ -238,6 +248,34 @@ def test_the_template_that_it_was_trained_with_is_kept_wherever_it_stands(
     of_base = base / "chat_template.jinja"
     expected = beside or wanted or (of_base.read_text() if of_base.exists() else None)
     assert (there.read_text() if there.exists() else None) == expected
+
+
+@pytest.mark.parametrize("of_base", ["tokenizer_config.json", "chat_template.jinja"])
+@pytest.mark.parametrize("of_adapter", ["tokenizer_config.json", "chat_template.jinja"])
+def test_an_adapter_with_the_template_of_its_base_is_compared_with_the_base(
+    of_base: str, of_adapter: str, *, folder: Path, base: Path, tmp_path: Path
+) -> None:
+    """Older versions of transformers wrote it into tokenizer_config.json, newer ones beside it."""
+    base = Path(shutil.copytree(base, tmp_path / "base"))
+    (base / "chat_template.jinja").unlink(missing_ok=True)
+    for where, name in ((base, of_base), (folder, of_adapter)):
+        if name == "chat_template.jinja":
+            (where / name).write_text(TEMPLATE)
+        else:
+            told = json.loads((base / name).read_text())
+            (where / name).write_text(json.dumps({**told, "chat_template": TEMPLATE}))
+    made = imported(folder, base, tmp_path)
+    found = find_adapter(StoredArtifact(uri=made.uri, digest=made.digest), "target", None)
+    entries = base_entries(find_base_model(StoredBaseModel(uri=f"file://{base}")))
+    of_base_model = tuple(each for each in entries if each.path in TOKENIZER)
+    check_tokenizers(PERPLEXITY, found, None, of_base_model)
+
+    (folder / of_adapter).unlink()
+    (folder / "chat_template.jinja").write_text(f"{TEMPLATE} of its own")
+    made = imported(folder, base, tmp_path)
+    found = find_adapter(StoredArtifact(uri=made.uri, digest=made.digest), "target", None)
+    with pytest.raises(SettingsInvalid, match=r"another chat_template.jinja"):
+        check_tokenizers(PERPLEXITY, found, None, of_base_model)
 
 
 def test_every_setting_that_peft_has_is_known() -> None:

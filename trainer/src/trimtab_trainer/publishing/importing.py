@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..base.architecture import read_shapes
-from ..base.base_model import TOKENIZER, digest_of_entries, fetch_tokenizer, find_base_model
+from ..base.base_model import TOKENIZER, digest_of_entries, fetch_tokenizer, find_base_model, invalid
 from ..base.base_model import entries_of as base_entries
 from ..base.layers import Shapes
 from ..contract import Credentials, LoraSettings, Reason, StoredBaseModel, digest_of
@@ -312,14 +312,20 @@ def _check_health(file: Path, places: tuple[TensorPlace, ...], begin: int) -> li
 
 
 def _take_template(folder: Path, made: Path) -> list[str]:
-    """Take the chat template of the folder where it has one of its own; return a warning of tokens that were added."""
-    own, within = folder / CHAT_TEMPLATE, folder / "tokenizer_config.json"
-    if own.is_file():
-        if own.stat().st_size > CONFIG_BYTES:
-            raise _refused(f"{own} has more than {CONFIG_BYTES} bytes; give the template that it was trained with")
-        (made / CHAT_TEMPLATE).write_bytes(own.read_bytes())
-    elif within.is_file() and (text := _template_within(within)) is not None:
-        (made / CHAT_TEMPLATE).write_text(text)
+    """Take the chat template of the folder where it has one of its own; return a warning of tokens that were added.
+
+    One that is the base model's is not written beside it: it would count as another tokenizer.
+    """
+    try:
+        own = _template(folder)
+    except Unreadable as error:
+        raise _refused(f"{folder}: {error}; remove it, or save it again") from error
+    if own is not None and len(own) > CONFIG_BYTES:
+        raise _refused(
+            f"the chat template in {folder} has more than {CONFIG_BYTES} bytes; give the one that it was trained with"
+        )
+    if own is not None and own != _template_of_base(made):
+        (made / CHAT_TEMPLATE).write_bytes(own)
     added = sorted(_added(folder / "tokenizer.json") - _added(made / "tokenizer.json"))
     if not added:
         return []
@@ -329,19 +335,47 @@ def _take_template(folder: Path, made: Path) -> list[str]:
     ]
 
 
-def _template_within(file: Path) -> str | None:
-    """Return the chat template that tokenizer_config.json holds, as older versions of transformers wrote it."""
+def _template_of_base(folder: Path) -> bytes | None:
     try:
-        with file.open("rb") as stream:
-            held = read_object(stream.read(TOKENIZER_BYTES + 1), TOKENIZER_BYTES).get("chat_template")
+        return _template(folder)
     except Unreadable as error:
-        raise _refused(f"{file} cannot be read: {error}; remove it, or save it again") from error
+        raise invalid(f"{error}; upload it again") from error
+
+
+def _template(folder: Path) -> bytes | None:
+    """Return the chat template of a tokenizer: a file of its own or, as older versions of transformers wrote it, a text
+    in tokenizer_config.json.
+
+    Raises:
+        Unreadable: there is no telling; the message names the file.
+    """
+    own, within = folder / CHAT_TEMPLATE, folder / "tokenizer_config.json"
+    if own.is_file():
+        with own.open("rb") as stream:
+            return stream.read(TOKENIZER_BYTES)
+    if not within.is_file():
+        return None
+    with within.open("rb") as stream:
+        data = stream.read(TOKENIZER_BYTES + 1)
+    if len(data) > TOKENIZER_BYTES:
+        raise Unreadable(f"{within.name} has more than {TOKENIZER_BYTES} bytes")
+    try:
+        # Not within 64 bits: transformers writes a length without limit as 10 to the 30th.
+        read = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"{within.name} cannot be read ({type(error).__name__})") from error
+    held = read.get("chat_template") if isinstance(read, dict) else None
     if isinstance(held, list):  # several by name, of which the one called default is taken where none is asked for
         named = [each for each in held if isinstance(each, dict) and each.get("name") == "default"]
         held = named[0].get("template") if named else None
-    if held is not None and not isinstance(held, str):
-        raise _refused(f"{file} has a chat_template that is no text; save it again")
-    return held
+    if held is None:
+        return None
+    if not isinstance(held, str):
+        raise Unreadable(f"{within.name} has a chat_template that is no text")
+    try:
+        return held.encode()
+    except UnicodeError as error:
+        raise Unreadable(f"{within.name} cannot be read: half of a surrogate pair has no UTF-8") from error
 
 
 def _added(file: Path) -> set[str]:
