@@ -159,10 +159,13 @@ def within(limit: int) -> Turn:
 
 
 def fitting(turn: Turn, side: str, work: Work) -> dict[str, Any]:
-    """Return the figures of a side with the largest micro-batch that fits into its memory, and that."""
+    """Return the figures of a side with the largest micro-batch that fits into its memory, and that.
+
+    A side that halves it by itself says with which it ended.
+    """
     while True:
         try:
-            return {**turn(side, work), "micro_batch": work.micro_batch}
+            return {"micro_batch": work.micro_batch, **turn(side, work)}
         except SystemExit as error:
             if "out of memory" not in str(error) or work.micro_batch == 1:
                 raise

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from trimtab_trainer.training.network.adapter import Adapted
 
 from tests.bench.trainer import bench_gpu, bench_trainer
-from tests.bench.trainer.race.work import Work
+from tests.bench.trainer.race.work import Work, make_model
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -27,6 +29,23 @@ def test_it_measures_both_sides_and_the_losses() -> None:
     assert result["left_out"] == []
     assert result["failed"] == {}
     assert result["two ranks"]["largest_difference"] < 0.01
+
+
+def test_a_side_that_halves_its_micro_batch_by_itself_says_which_it_ran(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The loop goes on after memory ran out, so the race does not hear of it."""
+    hidden = Adapted.hidden
+
+    def within_memory(self: Adapted, batch: Any) -> Any:
+        if len(batch.tokens) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return hidden(self, batch)
+
+    monkeypatch.setattr(Adapted, "hidden", within_memory)
+    work = Work(make_model(tmp_path / "base", "tiny"), 4, 4, 64, steps=1, rows=False)
+    found = bench_gpu.fitting(bench_trainer.turn, "trimtab", work)
+    assert (found["micro_batch"], found["recomputed"]) == (1, 0.0)
 
 
 def test_a_part_that_fails_is_named_and_the_others_are_measured(

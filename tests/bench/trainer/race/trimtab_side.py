@@ -11,7 +11,7 @@ from .work import ALPHA, GRADIENT_NORM, LEARNING_RATE, RANK, SEED, Clock, Work, 
 
 
 def run(work: Work, started: float) -> dict[str, Any]:
-    """Train and return the figures of `Clock`."""
+    """Train and return the figures of `Clock`, and with what the last step ran: the loop has a remedy for memory."""
     from trimtab_trainer.training.distributed.processes import Place
     from trimtab_trainer.training.distributed.world import World
     from trimtab_trainer.training.machine import hardware
@@ -64,4 +64,9 @@ def run(work: Work, started: float) -> dict[str, Any]:
             clock.step_ended()
             clock.losses.append(loop.state.recent[-1][0] / loop.state.recent[-1][1])
         world.leave()
-        return {**clock.figures(hardware.memory_peak(where) or 0), "kernels": list(model.kernels.parts)}
+        return {
+            **clock.figures(hardware.memory_peak(where) or 0),
+            "kernels": list(model.kernels.parts),
+            "micro_batch": loop.micro_batch,
+            "recomputed": model.recomputed,
+        }
