@@ -59,6 +59,14 @@ READ: dict[str, tuple[str, tuple[Call, ...]]] = {
         "<function=note>\n<parameter=text>\n12\n</parameter>\n</function>",
         (Call("note", '{"text":"12"}'),),
     ),
+    "a function closed by the mark alone": (
+        "<tool_call>\n<function=shelf_of>\n<parameter=part>\n7\n</parameter>\n</tool_call>",
+        (SEVEN,),
+    ),
+    "signs that begin no parameter": (
+        "<function=shelf_of>\n<parameter=part>7</parameter>\n<br>\n</function>",
+        (SEVEN,),
+    ),
     "JSON with words behind it is words": ('{"name": "ping"} is what I would call.', ()),
 }  # fmt: skip
 
@@ -77,6 +85,15 @@ def test_calls_are_read(case: str) -> None:
         "<tool_call>shelf_of(7)</tool_call>",
         "<tool_call>\n<function=ping>\n<parameter=part>\n7",
         "<function=ping><parameter=part>7</function>",
+        "<tool_call>\n<function=ping>\n",
+        "<tool_call>\n<function=ping>\n<parameter=par",
+        "<tool_call>\n<function=shelf_of>\n<parameter=part>7</parameter>\n<param",
+        "<tool_call>\n<function=shelf_of>\n<parameter=part>7</parameter>\n",
+        "<function=shelf_of>\n<parameter=part>7</parameter>\n</func",
+        "<tool_call><function=ping></function></tool_call><tool_call><function=ping>",
+        "<tool_call>\n<function=ping>\n<parameter=par</tool_call>",
+        "<tool_call>\n<function=shelf_of>\n<parameter=part>7</parameter>\n<param\n</function>\n</tool_call>",
+        "<function=shelf_of>\n<parameter=part>7</parameter>\n<parameter= >8</parameter>\n</function>",
         "<tool_call><function=></function></tool_call>",
         '{"arguments": {}}',
         '{"name": 7}',

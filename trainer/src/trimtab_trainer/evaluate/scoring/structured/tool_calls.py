@@ -25,8 +25,9 @@ from ..texts.parsing import behind_thoughts, composed
 from .schemas import NamedTwice, canonical, comparable, parsed, schema_of
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
-FUNCTION = re.compile(r"<function=([^<>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
+FUNCTION = re.compile(r"<function=([^<>\s]+)>(.*?)(</function>|\Z)", re.DOTALL)
 PARAMETER, PARAMETER_END = re.compile(r"<parameter=([^<>\s]+)>"), "</parameter>"
+PARAMETER_BEGIN = "<parameter="
 BETWEEN = " \t\r\n,;"
 
 
@@ -69,9 +70,9 @@ def read_calls(text: str, schemas: Mapping[str, str]) -> tuple[Call, ...]:
     """
     said = behind_thoughts(text)
     if OPENING in said or CLOSING in said:
-        return tuple(call for part in _marked(said) for call in _in_marks(part, schemas))
+        return tuple(call for part, ended in _marked(said) for call in _in_marks(part, schemas, ended=ended))
     if FUNCTION.match(said):
-        return _elements(said, schemas)
+        return _elements(said, schemas, ended=False)
     if not said.startswith(("{", "[")):
         return ()
     found = []
@@ -82,27 +83,34 @@ def read_calls(text: str, schemas: Mapping[str, str]) -> tuple[Call, ...]:
     return tuple(map(_call, found))
 
 
-def _marked(text: str) -> list[str]:
-    """Return what stands between marks; a tokenizer may leave out the opening one as a special token."""
+def _marked(text: str) -> list[tuple[str, bool]]:
+    """Return what stands between marks, and whether the closing one is there.
+
+    A tokenizer may leave out the opening one as a special token.
+    """
     *closed, rest = text.split(CLOSING)
-    parts = [piece.partition(OPENING)[2] if OPENING in piece else piece for piece in closed]
-    return [*parts, rest.partition(OPENING)[2]] if OPENING in rest else parts
+    parts = [(piece.partition(OPENING)[2] if OPENING in piece else piece, True) for piece in closed]
+    return [*parts, (rest.partition(OPENING)[2], False)] if OPENING in rest else parts
 
 
-def _in_marks(text: str, schemas: Mapping[str, str]) -> tuple[Call, ...]:
+def _in_marks(text: str, schemas: Mapping[str, str], *, ended: bool) -> tuple[Call, ...]:
     text = text.strip()
-    return _elements(text, schemas) if text.startswith("<function=") else (_call(_json(text)),)
+    return _elements(text, schemas, ended=ended) if text.startswith("<function=") else (_call(_json(text)),)
 
 
-def _elements(text: str, schemas: Mapping[str, str]) -> tuple[Call, ...]:
+def _elements(text: str, schemas: Mapping[str, str], *, ended: bool) -> tuple[Call, ...]:
+    """Return the calls of functions; `ended` says that a mark ends the last one, if nothing of its own does."""
     calls = []
-    for name, inside in FUNCTION.findall(text):
+    for name, inside, end in FUNCTION.findall(text):
         properties = _properties(schemas.get(name))
         arguments = dict[str, Any]()
         for key, value in _parameters(inside):
             if key in arguments:
                 raise Unreadable(f"the parameter {key!r} is there twice")
             arguments[key] = _value(value, properties.get(key))
+        if not (end or ended):
+            # It was cut off, and more parameters may have been to come.
+            raise Unreadable(f"the function {name[:80]!r} does not end")
         calls.append(Call(name, canonical(arguments)))
     if not calls:
         raise Unreadable("a function without a name")
@@ -121,6 +129,9 @@ def _parameters(text: str) -> Iterator[tuple[str, str]]:
         at = end + len(PARAMETER_END)
     if opened:
         raise Unreadable(f"the parameter {opened[1][:80]!r} does not end")
+    rest = text[at:].rstrip()
+    if PARAMETER_BEGIN in rest or ("<" in rest and PARAMETER_BEGIN.startswith(rest[rest.rindex("<") :])):
+        raise Unreadable("a parameter is begun that has no name")
 
 
 def _properties(schema: str | None) -> dict[str, Any]:
