@@ -113,6 +113,7 @@ def large_outcome(tasks: int = 50, groups: int = 500, *, anchored: bool = False)
     figure = random_figures.random
     names = [f"held-out-rows-of-api-group-{number}" for number in range(tasks)]
     names_of_groups = ["".join(random_figures.choices(ascii_lowercase, k=100)) for _ in range(groups)]
+    clusters = random.Random(6).sample(range(1_000_000), 32)
     metrics = ("rougeL", "exactMatch", "tokenF1", "bleu", "chrF")
     results = [
         Result(
@@ -154,6 +155,7 @@ def large_outcome(tasks: int = 50, groups: int = 500, *, anchored: bool = False)
                         "p_pass": figure(),
                         "p_fail": figure(),
                         "rows_needed": random_figures.randrange(1_000_000),
+                        "clusters": clusters[number],
                     }
                 ),
             }
@@ -210,6 +212,14 @@ def test_the_largest_outcome_fits_a_termination_message(groups: int, anchored: b
             continue
         assert theirs.p_pass == pytest.approx(ours.p_pass, rel=0.1)
         assert theirs.rows_needed == (None if anchored else pytest.approx(ours.rows_needed, rel=0.5))
+
+
+def test_clusters_make_room_where_no_rows_are_known_to_decide() -> None:
+    outcome = large_outcome(groups=2, anchored=True)
+    checks = [each.model_copy(update={"rows_needed": None}) for each in outcome.checks]
+    packed = outcome.model_copy(update={"checks": checks}).pack(PACKED_OUTCOME_BYTES)
+    assert len(packed) <= PACKED_OUTCOME_BYTES
+    assert {each.clusters for each in EvaluationOutcome.unpack(packed).checks} == {None}
 
 
 def test_an_outcome_of_the_usual_size_keeps_everything() -> None:

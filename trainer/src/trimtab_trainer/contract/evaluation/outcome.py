@@ -131,6 +131,8 @@ _DIGITS_OF_CHECKS = {"estimate": 5, "p_pass": 4, "p_fail": 4, "low": 4, "rows_ne
 """A share of 10,000 resamples has no more than four digits, and a forecast of rows is good for two."""
 _FEWEST_DIGITS_OF_CHECKS = {"estimate": 4, "p_pass": 2, "p_fail": 2, "low": 3, "rows_needed": 1}
 """Where all bounds of all thresholds are set, which nobody needs: rounded in the direction that refuses, they fit."""
+_LAST_DIGITS_OF_CHECKS = {**_FEWEST_DIGITS_OF_CHECKS, "estimate": 3, "p_fail": 1, "low": 2}
+"""Where they are set against baseline and anchor, and without the rows that are needed."""
 PACKED_NAME_LENGTH = 64
 """Names of groups are any text of the data."""
 
@@ -190,8 +192,8 @@ class EvaluationOutcome(Received):
 
         A termination message holds 4 kB, and fifty tasks with their intervals are more than that as plain JSON.
         Results are left out from the end until it fits, those that a check is about stand first; then the names of
-        groups, then digits of the checks, and then the rows that are needed. Figures are rounded to `PACKED_DIGITS` or
-        fewer, those of checks in the direction that refuses.
+        groups, then digits of the checks, then clusters, and then the rows that are needed. Figures are rounded to
+        `PACKED_DIGITS` or fewer, those of checks in the direction that refuses.
         """
         results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
         while True:
@@ -221,9 +223,11 @@ class EvaluationOutcome(Received):
                 checks = [each.model_copy(update={"worst": None, "best": None, "figure": None}) for each in checks]
             elif digits is _DIGITS_OF_CHECKS:
                 digits = _FEWEST_DIGITS_OF_CHECKS
-            elif any(each.rows_needed is not None for each in checks):
-                checks = [each.model_copy(update={"rows_needed": None, "clusters": None}) for each in checks]
-                digits = {**digits, "estimate": 3, "p_fail": 1}
+            elif any(each.clusters is not None for each in checks):
+                checks = [each.model_copy(update={"clusters": None}) for each in checks]
+            elif digits is not _LAST_DIGITS_OF_CHECKS:
+                checks = [each.model_copy(update={"rows_needed": None}) for each in checks]
+                digits = _LAST_DIGITS_OF_CHECKS
             else:
                 return text
 
