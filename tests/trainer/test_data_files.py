@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +179,18 @@ def test_a_line_as_long_as_the_file_is_put_together_once(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("name", ["a.json.zst", "a.jsonl.zst"])
 def test_a_list_of_rows_is_read_only_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    read, taken = readers._chunks, list[int]()
+
+    def counted(stream: Any) -> Iterator[bytes]:
+        for chunk in read(stream):
+            taken.append(len(chunk))
+            yield chunk
+
+    monkeypatch.setattr(readers, "_chunks", counted)
     monkeypatch.setattr(readers, "JSON_BYTES", 3 << 20)
     refusal = refused(put(tmp_path / "data", {name: zstd(json.dumps([{"text": "a" * 1000}] * 10_000).encode())}))
     assert f"{name} is longer than" in str(refusal)
+    assert 0 < len(taken) <= 4, "of ten, which a file of any length would have"
 
 
 def test_a_damaged_list_of_rows_keeps_no_memory(tmp_path: Path) -> None:

@@ -30,30 +30,51 @@ from .methods.preferences import random_answers, side
 from .runs import adapted, random_rows, run_config, sequences
 
 CUDA = torch.device("cuda", 0)
+MICRO_BATCH = 2
 
 
 class Waits(TorchDispatchMode):
-    """Notes copies to the accelerator that wait for what it computes."""
+    """Notes what waits for the accelerator: copies from memory that is not pinned, or that are asked to, and sums of
+    segments whose lengths are looked at.
 
-    def __init__(self) -> None:
+    Args:
+        pinned: the tensors that are.
+    """
+
+    def __init__(self, pinned: list[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.copies: list[Any] = []
+        self.found: list[Any] = []
         self.called: set[str] = set()
+        self._pinned = pinned
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         self.called.add(str(function))
         to = torch.device(kwargs.get("device") or "cpu")
         copies = function is torch.ops.aten._to_copy.default and to.type == "cuda" and args[0].device.type == "cpu"
-        if copies and not kwargs.get("non_blocking"):
-            self.copies.append((args[0].dtype, tuple(args[0].shape)))
+        if copies and not (kwargs.get("non_blocking") and any(each is args[0] for each in self._pinned)):
+            self.found.append((args[0].dtype, tuple(args[0].shape)))
+        if function is torch.ops.aten.segment_reduce.default and not kwargs.get("unsafe"):
+            self.found.append(str(function))
         return function(*args, **kwargs)
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The tensors whose memory was pinned, which takes an accelerator."""
+    found: list[Tensor] = []
+
+    def pin(self: Tensor) -> Tensor:
+        found.append(self)
+        return self
+
+    monkeypatch.setattr(Tensor, "pin_memory", pin)
+    return found
 
 
 @pytest.fixture
 def accelerator(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
     """An accelerator of capability 9.0, on which nothing is computed, for what is done within."""
-    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     return FakeTensorMode(allow_non_fake_inputs=True)
@@ -72,10 +93,10 @@ def moved(model: Adapted) -> Adapted:
 
 
 @contextmanager
-def nothing_is_waited_for() -> Iterator[Waits]:
-    with Waits() as waits:
+def nothing_is_waited_for(pinned: list[Tensor]) -> Iterator[Waits]:
+    with Waits(pinned) as waits:
         yield waits
-    assert waits.copies == []
+    assert waits.found == []
 
 
 def on_accelerator(model: Adapted) -> Adapted:
@@ -86,36 +107,39 @@ def on_accelerator(model: Adapted) -> Adapted:
     return model
 
 
-def passes(model: Trained, config: Any, split: Batches, micro_batch: int) -> Waits:
+def passes(model: Trained, config: Any, split: Batches, pinned: list[Tensor]) -> Waits:
     """Compute all micro-batches of a step, forward: torch has no backward pass of a device that is not there."""
     indices = np.arange(len(split))
     model.module.train()
-    step = objective_of(config.training).begin(model, split, indices, micro_batch, Interruption())
-    with nothing_is_waited_for() as waits, torch.no_grad():
-        for batch in split.micro_batches(indices, micro_batch, model.device):
+    step = objective_of(config.training).begin(model, split, indices, MICRO_BATCH, Interruption())
+    with nothing_is_waited_for(pinned) as waits, torch.no_grad():
+        for batch in split.micro_batches(indices, MICRO_BATCH, model.device):
             step(model.hidden(batch), batch, model.head)
     return waits
 
 
-def test_packed_micro_batches_wait_for_nothing(tiny: Path, tmp_path: Path, accelerator: FakeTensorMode) -> None:
+def test_packed_micro_batches_wait_for_nothing(
+    tiny: Path, tmp_path: Path, accelerator: FakeTensorMode, pinned: list[Tensor]
+) -> None:
     config = run_config(tmp_path, quantization={"type": "None"})
     model, rows = adapted(tiny, config), random_rows(7)
     split = Batches(sequences([rows[:2], rows[2:5], rows[5:6], rows[6:]]))
     with accelerator:
-        waits = passes(on_accelerator(model), config, split, 2)
+        waits = passes(on_accelerator(model), config, split, pinned)
     assert "torch_attn._varlen_attn.default" in waits.called
 
 
 @pytest.mark.parametrize("method", ["DPO", "ORPO"])
 def test_micro_batches_of_pairs_wait_for_nothing(
-    tiny: Path, tmp_path: Path, accelerator: FakeTensorMode, method: str
+    tiny: Path, tmp_path: Path, accelerator: FakeTensorMode, pinned: list[Tensor], *, method: str
 ) -> None:
     config = run_config(tmp_path, quantization={"type": "None"}, training={"method": method})
     model = adapted(tiny, config)
     split = PreferenceBatches(side(random_answers(5, 2)), side_by_side=True, with_prompts=method == "ORPO")
     split.reference = Reference(np.zeros(len(split.wanted), np.float32)) if method == "DPO" else None
     with accelerator:
-        passes(on_accelerator(model), config, split, 2)
+        waits = passes(on_accelerator(model), config, split, pinned)
+    assert "aten.segment_reduce.default" in waits.called
 
 
 def test_grouped_heads_that_flash_attention_does_not_compute_have_their_keys_repeated(
