@@ -30,7 +30,7 @@ from tests.trainer.train.layouts import CONFIG, as_llama_factory, as_peft, as_tr
 WEIGHTS = "adapter_model.safetensors"
 TOKENS = torch.tensor([[1, 7, 42, 99, 12]])
 TEMPLATE = "{{ messages }}"
-PERPLEXITY = EvaluationConfig.model_construct(
+PERPLEXITY = EvaluationConfig.model_construct(  # type: ignore[call-arg] # the others are not looked at
     thresholds=[Threshold.model_validate({"metric": "t/perplexity", "maximumRegression": 0.1})]
 )
 
