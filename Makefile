@@ -30,9 +30,11 @@ test: lint docs ## Run everything: what a change must pass.
 	$(MAKE) --no-print-directory test-e2e
 
 # The component tests wait more than they compute, so two workers of them share a core with the others, which are nice to them.
+# They end when those of units do: the trainer's have both cores.
 .PHONY: test-alone
 test-alone: $(INSTALLED)
-	nice $(MAKE) -j1 --no-print-directory test-unit test-trainer WORKERS=
+	nice $(MAKE) -j1 --no-print-directory test-unit WORKERS=
+	nice $(MAKE) -j1 --no-print-directory test-trainer
 
 .PHONY: lint
 lint: $(INSTALLED) ## Types, style, import rules, generated files, chart.
