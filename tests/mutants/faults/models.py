@@ -226,8 +226,8 @@ MODELS = (
         Trap.INITIAL,
         "training begins anew, and the manifest says otherwise",
         "training/loading.py",
-        "        load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)",
-        "        pass",
+        "            load_weights(model, fetch_initial_weights(initial, self.own), initial.uri)",
+        "            pass",
         "train/test_initial.py::test_training_goes_on_from_its_weights_and_the_new_adapter_names_it",
     ),
     Mutant(

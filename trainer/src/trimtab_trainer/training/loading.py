@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from ..probe import check_forward
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import open_store
+from .batches import Batches
 from .checkpoint import Checkpoints
 from .distributed.checkpoints import newest_first
 from .distributed.sharing import check_batch, uneven
@@ -80,166 +82,181 @@ class Loaded:
         return tuple(ranks)
 
 
-def load(
-    config: RunConfig,
-    prepared: Prepared,
-    checkpoints: Checkpoints,
-    world: World,
-    *,
-    scratch: Path,
-    stop: Interruption,
-    report: Report,
-    board: ProgressBoard,
-) -> Loaded:
-    """Put base model and data in place, once for all processes of this pod, and build the trainer."""
-    hardware.configure(world.local_size, world.local_rank)
-    check_batch(config.training, world.size)
-    world.join(f"{prepared.run_digest} in attempt {checkpoints.attempt}", stop)
-    store, base = open_store(config.output.uri, config.output.credentials), scratch / "base-model"
-    folder = world.pod_first(
-        lambda: fetch_base_model(config.base_model, base, prepared.base_model_digest), stop, then=lambda: base
-    )
-    view = world.pod_first(
-        lambda: load_view(store, prepared.view_digest, scratch),
-        stop,
-        then=lambda: load_view(store, prepared.view_digest, scratch, there=True),
-    )
-    trainer, resumed_from = build(
-        config, prepared, folder, view, checkpoints, world, scratch=scratch, stop=stop, report=report, board=board
-    )
-    return Loaded(folder, view, trainer, resumed_from)
+@dataclass(frozen=True)
+class Loading:
+    """What a run is loaded from and by whom, and the steps of it in their order.
 
+    Attributes:
+        scratch: a folder that the processes of this pod share.
+    """
 
-def build(  # noqa: PLR0917 what is loaded, and what it is for
-    config: RunConfig,
-    prepared: Prepared,
-    folder: Path,
-    view: View,
-    checkpoints: Checkpoints,
-    world: World,
-    *,
-    scratch: Path,
-    stop: Interruption,
-    report: Report,
-    board: ProgressBoard,
-) -> tuple[Trainer, int | None]:
-    """Load the model, plan the micro-batch, and resume; return the trainer and the step it goes on from."""
-    settings = config.training
-    where = hardware.device()
-    compute_type = hardware.compute_type(config.quantization.compute_type, where)
-    files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
-    splits = splits_of(view, settings)
-    training = splits["train"]
-    memory = hardware.memory(where, processes=world.local_size)
-    arithmetic = Arithmetic(where.type, min(4, compute_type.itemsize))
-    world.meet(stop)  # however long each took to fetch them
-    division = divide(config, files, arithmetic, world, longest=training.longest, memory=memory, report=report)
-    # Weights that are trained themselves are in float32, whatever products are made in.
-    kind = compute_type if config.adapter is not None else torch.float32
-    base = load_base(folder, config.quantization, kind, where, division)
-    if division is not None:
-        world.meet(stop)  # they need each other from here on
-    base_hash = frozen_hash(base)
-    if config.adapter is None:
-        model: Trained = train_fully(base, read_shapes(files), compute_type)
-    else:
-        model = adapt(
-            base, config, prepared, files, compute_type, scratch=scratch / f"rank-{world.rank}", report=report
+    config: RunConfig
+    prepared: Prepared
+    checkpoints: Checkpoints
+    world: World
+    scratch: Path
+    stop: Interruption
+    report: Report
+    board: ProgressBoard
+
+    def load(self) -> Loaded:
+        """Put base model and data in place, once for all processes of this pod, and build the trainer."""
+        config, world = self.config, self.world
+        hardware.configure(world.local_size, world.local_rank)
+        check_batch(config.training, world.size)
+        world.join(f"{self.prepared.run_digest} in attempt {self.checkpoints.attempt}", self.stop)
+        folder, view = self.fetch()
+        splits = splits_of(view, config.training)
+        model, base_hash = self.model(folder, view, longest=splits["train"].longest)
+        trainer = self.trainer(model, base_hash, splits)
+        if config.training.method.needs_reference:
+            self.compare(trainer, splits)
+        return Loaded(folder, view, trainer, self.resume(trainer))
+
+    def fetch(self) -> tuple[Path, View]:
+        """Return the folder of the base model, and the data."""
+        config, prepared, base = self.config, self.prepared, self.scratch / "base-model"
+        store = open_store(config.output.uri, config.output.credentials)
+        folder = self.world.pod_first(
+            lambda: fetch_base_model(config.base_model, base, prepared.base_model_digest), self.stop, then=lambda: base
         )
-    check_vocabulary(model, view)
-    fused = fuse(model.module) if isinstance(model, Adapted) else 0
-    fuse_elementwise(model)
-    if settings.packing:
-        model.attend_by_rows()
-    check_forward(model, settings.packing)
-    memory = hardware.memory(where, processes=world.local_size)  # without what libraries took meanwhile
-    sizing = plan(settings, training.longest, memory, costs(model), where.type)
-    world.meet(stop)  # however long each took to load
-    same_kernels(model, world, report)
-    sizing = alike(sizing, base_hash, model, world)
-    if sizing.recomputed:
-        model.checkpoint_activations(sizing.recomputed)
-    total = total_steps(settings, len(training))
-    if (waiting := uneven(settings, world.size)) is not None:
-        report.warn("accelerators wait", warning=waiting)
-    report(
-        "model loaded",
-        device=hardware.describe(where),
-        compute_type=str(compute_type).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-        trained_parameters=sum(p.numel() for p in model.parameters.values()),
-        target_modules=list(model.target_modules) if isinstance(model, Adapted) else None,
-        attention=model.attention,
-        fused=fused,
-        kernels=model.kernels.counts(),
-        base_divided_among=world.size if division is not None else 1,
-        micro_batch=sizing.micro_batch,
-        checkpoint_activations=sizing.recomputed > 0,
-        recomputed_layers=sizing.recomputed,
-        sequences=len(training),
-        total_steps=total,
-        world_size=world.size,
-    )
-    board.update(total_steps=total)
-    trainer = Trainer(
-        config,
-        model,
-        training,
-        splits.get("validation"),
-        total_steps=total,
-        micro_batch=sizing.micro_batch,
-        checkpoints=checkpoints,
-        base_hash=base_hash,
-        stop=stop,
-        report=report,
-        board=board,
-        world=world,
-    )
-    board.micro_batch.set(trainer.micro_batch)
-    trainer.test = splits.get("test")
-    if settings.method.needs_reference:
-        board.update(activity="Comparing")
-        identity = reference_identity(config, prepared, compute_type)
-        references = References(checkpoints.store, identity, scratch / f"rank-{world.rank}", stop, report)
+        view = self.world.pod_first(
+            lambda: load_view(store, prepared.view_digest, self.scratch),
+            self.stop,
+            then=lambda: load_view(store, prepared.view_digest, self.scratch, there=True),
+        )
+        return folder, view
+
+    def model(self, folder: Path, view: View, *, longest: int) -> tuple[Trained, str]:
+        """Load the base model, divided if it has to be, and make it one that is trained.
+
+        Args:
+            longest: tokens of the longest sequence.
+
+        Returns:
+            The model, and the hash of its base.
+        """
+        config, where = self.config, hardware.device()
+        compute_type = hardware.compute_type(config.quantization.compute_type, where)
+        files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
+        memory = hardware.memory(where, processes=self.world.local_size)
+        self.world.meet(self.stop)  # however long each took to fetch them
+        arithmetic = Arithmetic(where.type, min(4, compute_type.itemsize))
+        division = divide(config, files, arithmetic, self.world, longest=longest, memory=memory, report=self.report)
+        # Weights that are trained themselves are in float32, whatever products are made in.
+        kind = compute_type if config.adapter is not None else torch.float32
+        base = load_base(folder, config.quantization, kind, where, division)
+        if division is not None:
+            self.world.meet(self.stop)  # they need each other from here on
+        base_hash = frozen_hash(base)
+        if config.adapter is None:
+            model: Trained = train_fully(base, read_shapes(files), compute_type)
+        else:
+            model = self.adapt(base, files, compute_type)
+        check_vocabulary(model, view)
+        if isinstance(model, Adapted):
+            model.fused = fuse(model.module)
+        fuse_elementwise(model)
+        if config.training.packing:
+            model.attend_by_rows()
+        check_forward(model, config.training.packing)
+        return model, base_hash
+
+    def adapt(self, base: PreTrainedModel, files: BaseModel, compute_type: torch.dtype) -> Adapted:
+        """Put the adapter of the run on its base model: a fresh one, or the one that it goes on from."""
+        config = self.config
+        assert config.adapter is not None
+        shapes, lora = read_shapes(files), config.adapter
+        layers, parameters = target_modules(shapes, lora, files.config), target_parameters(shapes, lora, files.config)
+        reached = reach(shapes, files.config)
+        model = add_adapter(base, lora, compute_type, config.training.seed, reached.left_out)
+        check_layers(model, layers, parameters)
+        initial = check_initial_adapter(config, self.prepared.base_model_digest, layers, parameters)
+        if initial is not None:
+            load_weights(model, fetch_initial_weights(initial, self.own), initial.uri)
+        if unreached := reached.unreached(len(parameters)):
+            self.report.warn("experts are out of reach", warning=unreached)
+        return model
+
+    def trainer(self, model: Trained, base_hash: str, splits: Mapping[str, Batches]) -> Trainer:
+        """Plan the passes, as every process can make them, and return the trainer before its first step."""
+        config, settings, world, training = self.config, self.config.training, self.world, splits["train"]
+        memory = hardware.memory(model.device, processes=world.local_size)  # without what libraries took meanwhile
+        sizing = plan(settings, training.longest, memory, costs(model), model.device.type)
+        world.meet(self.stop)  # however long each took to load
+        same_kernels(model, world, self.report)
+        sizing = alike(sizing, base_hash, model, world)
+        if sizing.recomputed:
+            model.checkpoint_activations(sizing.recomputed)
+        total = total_steps(settings, len(training))
+        if (waiting := uneven(settings, world.size)) is not None:
+            self.report.warn("accelerators wait", warning=waiting)
+        self.report(
+            "model loaded",
+            device=hardware.describe(model.device),
+            compute_type=str(model.compute_type).removeprefix("torch."),
+            threads=torch.get_num_threads(),
+            trained_parameters=sum(p.numel() for p in model.parameters.values()),
+            target_modules=list(model.target_modules) if isinstance(model, Adapted) else None,
+            attention=model.attention,
+            fused=model.fused,
+            kernels=model.kernels.counts(),
+            base_divided_among=world.size if model.holding.divided else 1,
+            micro_batch=sizing.micro_batch,
+            checkpoint_activations=sizing.recomputed > 0,
+            recomputed_layers=sizing.recomputed,
+            sequences=len(training),
+            total_steps=total,
+            world_size=world.size,
+        )
+        self.board.update(total_steps=total)
+        trainer = Trainer(
+            config,
+            model,
+            training,
+            splits.get("validation"),
+            total_steps=total,
+            micro_batch=sizing.micro_batch,
+            checkpoints=self.checkpoints,
+            base_hash=base_hash,
+            stop=self.stop,
+            report=self.report,
+            board=self.board,
+            world=world,
+        )
+        self.board.micro_batch.set(trainer.micro_batch)
+        trainer.test = splits.get("test")
+        return trainer
+
+    def compare(self, trainer: Trainer, splits: Mapping[str, Batches]) -> None:
+        """Give preferences what the model says of them before training; the others find what the leader stored."""
+        self.board.update(activity="Comparing")
+        config, model = self.config, trainer.model
+        identity = reference_identity(config, self.prepared, model.compute_type)
+        references = References(self.checkpoints.store, identity, self.own, self.stop, self.report)
         compared = preferences_in(splits)
         with_adapter = config.adapter is not None and config.adapter.initial_adapter is not None
-        # The others find what the leader stored.
-        model.holding.leader_first(lambda: references.give(model, compared, with_adapter=with_adapter), world, stop)
-    resumed_from = None
-    for checkpoint in newest_first(checkpoints, world, stop):
-        try:
-            trainer.resume(checkpoint)
-        except ValueError as error:
-            report.warn("checkpoint is not one of this run", step=checkpoint.state.step, error=str(error))
-            continue
-        resumed_from = checkpoint.state.step
-        report("resumed", step=resumed_from, total_steps=total)
-        break
-    return trainer, resumed_from
+        model.holding.leader_first(
+            lambda: references.give(model, compared, with_adapter=with_adapter), self.world, self.stop
+        )
 
+    def resume(self, trainer: Trainer) -> int | None:
+        """Go on from the newest checkpoint that is one of this run; return its step."""
+        for checkpoint in newest_first(self.checkpoints, self.world, self.stop):
+            step = checkpoint.state.step
+            try:
+                trainer.resume(checkpoint)
+            except ValueError as error:
+                self.report.warn("checkpoint is not one of this run", step=step, error=str(error))
+                continue
+            self.report("resumed", step=step, total_steps=trainer.total_steps)
+            return step
+        return None
 
-def adapt(
-    base: PreTrainedModel,
-    config: RunConfig,
-    prepared: Prepared,
-    files: BaseModel,
-    compute_type: torch.dtype,
-    *,
-    scratch: Path,
-    report: Report,
-) -> Adapted:
-    """Put the adapter of a run on its base model: a fresh one, or the one that it goes on from."""
-    assert config.adapter is not None
-    shapes, lora = read_shapes(files), config.adapter
-    layers, parameters = target_modules(shapes, lora, files.config), target_parameters(shapes, lora, files.config)
-    reached = reach(shapes, files.config)
-    model = add_adapter(base, lora, compute_type, config.training.seed, reached.left_out)
-    check_layers(model, layers, parameters)
-    if (initial := check_initial_adapter(config, prepared.base_model_digest, layers, parameters)) is not None:
-        load_weights(model, fetch_initial_weights(initial, scratch), initial.uri)
-    if unreached := reached.unreached(len(parameters)):
-        report.warn("experts are out of reach", warning=unreached)
-    return model
+    @property
+    def own(self) -> Path:
+        """A folder of this process alone."""
+        return self.scratch / f"rank-{self.world.rank}"
 
 
 def divide(

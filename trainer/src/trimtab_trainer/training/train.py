@@ -29,7 +29,7 @@ from ..storage import Store, open_store
 from .checkpoint import Checkpoints
 from .distributed.processes import Place
 from .distributed.world import World
-from .loading import load
+from .loading import Loading
 from .loop import Trainer
 from .machine import hardware
 from .machine.exhausted import is_out_of_memory
@@ -83,9 +83,7 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
                 if done is not None:
                     report("this run has its result already", digest=done.digest)
                     return done.artifact, done.summary
-                loaded = load(
-                    config, prepared, checkpoints, world, scratch=scratch, stop=stop, report=report, board=progress
-                )
+                loaded = Loading(config, prepared, checkpoints, world, scratch, stop, report, progress).load()
             ranks = loaded.run(world)
             with stop.at_once():
                 progress.update(activity="Publishing")
@@ -122,9 +120,7 @@ def follow(  # noqa: PLR0917 as of `train`
         checkpoints = Checkpoints(store, config, prepared.run_digest, attempt, scratch=own, report=report, board=board)
         with _named_ends(checkpoints):
             with stop.at_once():
-                loaded = load(
-                    config, prepared, checkpoints, world, scratch=scratch, stop=stop, report=report, board=board
-                )
+                loaded = Loading(config, prepared, checkpoints, world, scratch, stop, report, board).load()
             loaded.run(world)
 
 

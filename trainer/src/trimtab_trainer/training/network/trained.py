@@ -24,6 +24,7 @@ class Trained(LanguageModel, ABC):
         module: whose mode (training or evaluation) is that of the whole.
         kept_as: what the files of these weights are called in a checkpoint.
         recomputed: share of the layers whose activations are computed twice.
+        fused: linear layers that are computed with their adapters in one step.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Trained(LanguageModel, ABC):
         self.module = module
         self.parameters = dict(sorted(parameters.items()))
         self.recomputed = 0.0
+        self.fused = 0
 
     kept_as: str
 
