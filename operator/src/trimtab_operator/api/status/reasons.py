@@ -81,8 +81,8 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
         "Read the attempts' reasons; create the job again, it goes on from its checkpoint.",
     ),
     State.SCRATCH_SPACE_EXCEEDED: _failed(
-        "The pod wrote more than its scratch space holds and was evicted.",
-        "Raise `scratchSize` in the operator's settings, or train on fewer data at a time.",
+        "The pod wrote more than one of its volumes or its `ephemeral-storage` holds and was evicted.",
+        "Raise what the message names, mostly `scratchSize` in the operator's settings, or train on fewer data at a time.",
     ),
     State.POD_REFUSED: _failed(
         "The API server refuses the Job or its pod: Pod Security, an admission policy or a webhook.",
@@ -289,8 +289,9 @@ _EVALUATION: dict[State | Reason | AttemptReason, Explanation] = {
         "Read the attempts' reasons; create the Evaluation again, tasks that are done are not asked again.",
     ),
     State.SCRATCH_SPACE_EXCEEDED: _failed(
-        "The pod wrote more than its scratch space holds and was evicted.",
-        "Raise `scratchSize` in the operator's settings, or set a `limit` for the largest task.",
+        "The pod wrote more than one of its volumes or its `ephemeral-storage` holds and was evicted.",
+        "Raise what the message names, mostly `scratchSize` in the operator's settings, or set a `limit` for the "
+        "largest task.",
     ),
     State.NOT_UNDERSTOOD: _active(
         "The object has a value that this version of the operator does not know, such as one of a later version's; "
@@ -473,8 +474,9 @@ _EXPORT: dict[State | Reason | AttemptReason, Explanation] = {
         "Read the attempts' reasons; create the AdapterExport again.",
     ),
     State.SCRATCH_SPACE_EXCEEDED: _failed(
-        "The pod wrote more than its scratch space holds and was evicted.",
-        "Raise `scratchSize` in the operator's settings: it holds the base model and the largest of its files again.",
+        "The pod wrote more than one of its volumes or its `ephemeral-storage` holds and was evicted.",
+        "Raise what the message names, mostly `scratchSize` in the operator's settings, which holds the base model and "
+        "the largest of its files again.",
     ),
     Reason.SETTINGS_INVALID: _failed(
         "The adapter does not say over which base it was trained (it was imported), or a model of this family "
