@@ -82,7 +82,8 @@ _FINETUNEJOB: dict[State | Reason | AttemptReason, Explanation] = {
     ),
     State.SCRATCH_SPACE_EXCEEDED: _failed(
         "The pod wrote more than one of its volumes or its `ephemeral-storage` holds and was evicted.",
-        "Raise what the message names, mostly `scratchSize` in the operator's settings, or train on fewer data at a time.",
+        "Raise what the message names, mostly `scratchSize` in the operator's settings, or train on fewer data at a "
+        "time.",
     ),
     State.POD_REFUSED: _failed(
         "The API server refuses the Job or its pod: Pod Security, an admission policy or a webhook.",
