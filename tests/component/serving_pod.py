@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
-from trimtab_agent.engine.guard import Guard
+from trimtab_agent.guard import Guard
 
 from tests.component.api_server import ApiServer
 from tests.serving.asgi_server import AsgiServer

@@ -26,9 +26,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from trimtab_agent.documents import PublicKeys, Verifier, namespace_audience, pod_audience
-from trimtab_agent.engine.guard import Guard
 from trimtab_agent.engine.table import AliasTable, SharedVolume
 from trimtab_agent.engine.vllm import TOKEN_HEADER, VLLM, EngineUnreachable, Timeouts
+from trimtab_agent.guard import Guard
 from trimtab_agent.receiving.mounted import MountedDocuments
 from trimtab_agent.receiving.server import Server
 from trimtab_agent.rounds.agent import Agent, Pace

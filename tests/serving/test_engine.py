@@ -19,11 +19,11 @@ import aiohttp
 import pytest
 from trimtab_agent.contract import Probe, ProbeKind
 from trimtab_agent.documents import read_share
-from trimtab_agent.engine.guard import Guard
 from trimtab_agent.engine.probing import prove
 from trimtab_agent.engine.table import AliasEntry, AliasTable, SharedVolume
 from trimtab_agent.engine.vllm import VLLM, Unhealthy
 from trimtab_agent.failures import FailureReason, RevisionFailed
+from trimtab_agent.guard import Guard
 from trimtab_agent.rounds.agent import Agent, Pace
 from trimtab_agent.rounds.shares import Shares
 from trimtab_agent.weights.store import AdapterStore

@@ -12,9 +12,9 @@ from typing import Any
 import aiohttp
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import read_share
-from trimtab_agent.engine.guard import Guard
 from trimtab_agent.engine.table import SharedVolume
 from trimtab_agent.engine.vllm import VLLM, Timeouts
+from trimtab_agent.guard import Guard
 from trimtab_agent.rounds.agent import Agent, Pace
 from trimtab_agent.rounds.shares import Shares
 from trimtab_agent.weights.store import AdapterStore

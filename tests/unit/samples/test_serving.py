@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 from trimtab_agent import settings
-from trimtab_agent.engine import guard, table
+from trimtab_agent.engine.table import PACKAGE
+from trimtab_agent.guard import Guard
+from trimtab_agent.guard.files import FOLDER
 from trimtab_operator.domain.views import STAGE_LABEL
 from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED
 
@@ -93,12 +95,12 @@ def test_the_agent_knows_who_it_is() -> None:
 
 
 def test_both_containers_see_one_volume_at_the_path_of_the_guard_and_only_the_agent_writes_to_it() -> None:
-    shared = mounts(AGENT)[guard.FOLDER]
-    assert mounts(ENGINE)[guard.FOLDER] == shared
+    shared = mounts(AGENT)[FOLDER]
+    assert mounts(ENGINE)[FOLDER] == shared
     (mount,) = [mount for mount in ENGINE["volumeMounts"] if mount["name"] == shared]
     assert mount["readOnly"]
-    assert environment(ENGINE)["PYTHONPATH"] == guard.FOLDER
-    assert f"--middleware={Path(table.MODULE).stem}.{guard.Guard.__name__}" in ENGINE["args"]
+    assert environment(ENGINE)["PYTHONPATH"] == FOLDER
+    assert f"--middleware={PACKAGE}.{Guard.__name__}" in ENGINE["args"]
 
 
 def test_the_engine_sees_neither_keys_nor_documents_nor_credentials() -> None:

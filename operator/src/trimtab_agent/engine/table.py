@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import guard
+from .. import guard
+from ..guard.files import TABLE, TOKEN, Table
 
-MODULE = "trimtab_guard.py"
-"""Its name on the volume, for `--middleware trimtab_guard.Guard`."""
+PACKAGE = "trimtab_guard"
+"""The guard's name on the volume, for `--middleware trimtab_guard.Guard`."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class AliasTable:
             ValueError, KeyError, TypeError, AttributeError: this agent did not write it.
         """
         document = json.loads(data)
-        guard.Table(data)
+        Table(data)
         harmed = document.get("harmed") or {}
         return AliasTable(
             {
@@ -95,20 +96,17 @@ class SharedVolume:
         A token or table that is there stays: they belong to the pod, and the engine may be serving by them.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        part = self._part(MODULE)
-        shutil.copyfile(guard.__file__, part)
-        part.chmod(0o644)
-        part.replace(self.root / MODULE)
+        self._install()
         token = self._token()
         try:
-            self.table = AliasTable.parse((self.root / guard.TABLE).read_bytes())
+            self.table = AliasTable.parse((self.root / TABLE).read_bytes())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             self.write(AliasTable())
         return token
 
     def in_place(self) -> bool:
         """Tell whether an engine that starts now finds everything it needs."""
-        return all((self.root / name).is_file() for name in (MODULE, guard.TOKEN, guard.TABLE))
+        return all((self.root / name).is_file() for name in (f"{PACKAGE}/__init__.py", TOKEN, TABLE))
 
     def write(self, table: AliasTable) -> None:
         """Replace the table by one rename.
@@ -116,7 +114,7 @@ class SharedVolume:
         The modification time always grows, by a nanosecond at least: the guard tells tables apart by it, a kernel's
         clock may stand still for milliseconds, and inode numbers are used again.
         """
-        part = self._part(guard.TABLE)
+        part = self._part(TABLE)
         with part.open("wb") as file:
             file.write(table.to_bytes())
             file.flush()
@@ -124,11 +122,25 @@ class SharedVolume:
         part.chmod(0o644)
         self._written_ns = max(time.time_ns(), self._written_ns + 1)
         os.utime(part, ns=(self._written_ns, self._written_ns))
-        part.replace(self.root / guard.TABLE)
+        part.replace(self.root / TABLE)
         self.table = table
 
+    def _install(self) -> None:
+        """Put the guard in place as a whole: its name is a link, which one rename points at another copy."""
+        before = list(self.root.glob(f".{PACKAGE}.*"))
+        copy, link = self.root / f".{PACKAGE}.{uuid.uuid4().hex[:8]}", self._part(PACKAGE)
+        copy.mkdir()
+        copy.chmod(0o755)
+        for source in Path(guard.__file__).parent.glob("*.py"):
+            shutil.copyfile(source, copy / source.name)
+            (copy / source.name).chmod(0o644)
+        link.symlink_to(copy.name)
+        link.replace(self.root / PACKAGE)
+        for old in before:
+            old.unlink() if old.is_symlink() else shutil.rmtree(old)
+
     def _token(self) -> str:
-        file = self.root / guard.TOKEN
+        file = self.root / TOKEN
         try:
             token = file.read_text().strip()
             if len(token) >= 32:
@@ -136,7 +148,7 @@ class SharedVolume:
         except FileNotFoundError:
             pass
         token = secrets.token_urlsafe(32)
-        part = self._part(guard.TOKEN)
+        part = self._part(TOKEN)
         part.touch(mode=0o600)
         part.write_text(token)
         part.chmod(0o440)

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
@@ -16,8 +17,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from trimtab_agent.engine import guard as module
-from trimtab_agent.engine.guard import ASKED_BY_MODEL, Guard
+from trimtab_agent import guard
+from trimtab_agent.engine.table import SharedVolume
+from trimtab_agent.guard import Guard
+from trimtab_agent.guard.counting import BOUNDS, NAMES_KEPT
+from trimtab_agent.guard.paths import ASKED_BY_MODEL
 
 Message = MutableMapping[str, Any]
 TOKEN = "t" * 43
@@ -185,20 +189,42 @@ async def test_a_name_with_a_slash_is_found_however_a_client_escapes_it(pod: Pod
 
 
 def test_it_needs_the_standard_library_alone() -> None:
-    tree = ast.parse(Path(module.__file__).read_text())
+    trees = [ast.parse(path.read_text()) for path in Path(guard.__file__).parent.glob("*.py")]
     imported = {
         name.split(".")[0]
+        for tree in trees
         for node in ast.walk(tree)
         for name in (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)
             else [node.module or "."]
-            if isinstance(node, ast.ImportFrom)
+            if isinstance(node, ast.ImportFrom) and not node.level
             else []
         )
     }
     assert imported <= set(sys.stdlib_module_names)
     assert imported
+
+
+def test_an_engine_imports_what_lies_on_the_volume_and_a_later_agent_replaces_it_as_a_whole(tmp_path: Path) -> None:
+    volume = SharedVolume(tmp_path)
+
+    def where() -> Path:
+        """Import it as an engine does, without any package that is installed here; return what was read."""
+        code = "import trimtab_guard; print(trimtab_guard.Guard and trimtab_guard.__file__)"
+        command = [sys.executable, "-S", "-B", "-c", code]
+        done = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, check=True, capture_output=True, text=True)
+        return Path(done.stdout.strip()).resolve()
+
+    assert not volume.in_place()
+    token = volume.prepare()
+    assert volume.in_place()
+    first = where()
+    assert SharedVolume(tmp_path).prepare() == token
+    second = where()
+    assert first != second, "a file of one version is never beside one of another"
+    assert {each for each in tmp_path.rglob("*.py") if not each.parent.is_symlink()} == set(second.parent.glob("*.py"))
+    assert {each.stat().st_mode & 0o777 for each in second.parent.iterdir()} == {0o644}
 
 
 @pytest.mark.parametrize("path", sorted(ASKED_BY_MODEL))
@@ -455,7 +481,7 @@ async def test_requests_are_counted_by_revision_and_outcome(pod: Pod) -> None:
     found = (await counts_of(pod))[OLD]
     assert (found["requests"], found["rejected"], found["errors"], found["running"]) == (5, 1, 2, 0)
     assert sum(found["total"]["buckets"]) == 2
-    assert len(found["total"]["buckets"]) == len(module.BOUNDS) + 1
+    assert len(found["total"]["buckets"]) == len(BOUNDS) + 1
 
 
 async def test_an_operator_of_the_version_before_finds_what_it_reads(pod: Pod) -> None:
@@ -533,7 +559,7 @@ async def test_clients_cannot_make_the_counts_grow(pod: Pod) -> None:
     for number in range(200):
         pod.write({"guide": {"to": {f"guide@{number:08x}": 1}}})
         await pod.chat()
-    assert len(await counts_of(pod)) == module.NAMES_KEPT
+    assert len(await counts_of(pod)) == NAMES_KEPT
 
 
 async def test_requests_that_run_are_seen_running(pod: Pod) -> None:

@@ -13,8 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from trimtab_agent.engine import guard as module
-from trimtab_agent.engine.guard import Guard, NotPassedOn, Renaming, find_model
+from trimtab_agent.guard import Guard, bodies, finding
+from trimtab_agent.guard.asgi import NotPassedOn
+from trimtab_agent.guard.finding import find_model
+from trimtab_agent.guard.renaming import Renaming
 
 Message = MutableMapping[str, Any]
 OLD = "guide@aaaaaaaa"
@@ -250,7 +252,7 @@ async def test_the_key_of_the_environment_counts_where_no_argument_is(
 async def test_a_large_body_of_small_things_blocks_nobody_and_costs_little(
     pod: Pod, monkeypatch: pytest.MonkeyPatch, first: bool, status: int
 ) -> None:
-    monkeypatch.setattr(module, "STEPS_ALLOWED", 50_000)
+    monkeypatch.setattr(finding, "STEPS_ALLOWED", 50_000)
     rest = b'"a":[' + b"{}," * 1_000_000 + b"{}]"
     body = b'{"model":"guide",' + rest + b"}" if first else b"{" + rest + b',"model":"guide"}'
     turns = 0
@@ -269,7 +271,7 @@ async def test_a_large_body_of_small_things_blocks_nobody_and_costs_little(
     task.cancel()
     assert peak < 4 * len(body), "it is not built: a million objects would take twenty times as much"
     if not first:
-        assert turns >= 50_000 // module.STEPS_AT_ONCE, "others have their turns meanwhile"
+        assert turns >= 50_000 // finding.STEPS_AT_ONCE, "others have their turns meanwhile"
 
 
 async def test_large_bodies_are_held_within_a_bound_and_small_ones_pass_beside_them(tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ async def test_large_bodies_are_held_within_a_bound_and_small_ones_pass_beside_t
 
 
 async def test_a_body_that_never_ends_is_given_up(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BODY_SECONDS", 0.01)
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.01)
     sent: list[Message] = []
     parts = [{"type": "http.request", "body": b'{"model"', "more_body": True}]
 
