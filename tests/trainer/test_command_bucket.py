@@ -14,7 +14,7 @@ from trimtab.objects import CustomObject, parse
 from trimtab_trainer.storage import FileEntry, open_store
 from trimtab_trainer.storage.layout import ADAPTER_METRICS, adapter_prefix, checkpoints_prefix
 from trimtab_trainer.storage.manifest import commit
-from trimtab_trainer.training.checkpoint import Point, TrainingPoint, TrainingState
+from trimtab_trainer.training.state import Point, TrainingPoint, TrainingState
 
 from tests.trainer.conftest import ObjectStorage
 

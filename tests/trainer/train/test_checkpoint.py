@@ -15,7 +15,8 @@ from trimtab_trainer.errors import SettingsInvalid, StorageFailed
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import FileEntry, Store, open_store
-from trimtab_trainer.training.checkpoint import Best, Checkpoint, Checkpoints, TrainingState, short_uid
+from trimtab_trainer.training.checkpoint import Checkpoint, Checkpoints, short_uid
+from trimtab_trainer.training.state import Best, TrainingState
 
 from .runs import RUN_DIGEST, board, run_config
 

@@ -22,7 +22,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from trimtab_trainer.contract import QuantizationSettings
 from trimtab_trainer.report import Report
 from trimtab_trainer.training.batches import Batches
-from trimtab_trainer.training.checkpoint import TrainingState
 from trimtab_trainer.training.distributed.checkpoints import newest_first
 from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loading import same_kernels
@@ -31,6 +30,7 @@ from trimtab_trainer.training.network import elementwise
 from trimtab_trainer.training.network.adapter import Adapted, add_adapter
 from trimtab_trainer.training.network.elementwise import GATED, NORM, ROTARY, TOLERANCE, fuse_elementwise
 from trimtab_trainer.training.network.model import load_base
+from trimtab_trainer.training.state import TrainingState
 
 from .runs import CPU, VOCABULARY, random_rows, run_config, sequences, shake, trainer, unpacked
 

@@ -15,11 +15,11 @@ from trimtab_trainer.contract import EarlyStopping, Reason
 from trimtab_trainer.errors import DataInvalid, OutOfMemory, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.training.batches import Batches
-from trimtab_trainer.training.checkpoint import LARGEST_SCALE, TrainingState
-from trimtab_trainer.training.loop import Trainer, evaluated, smaller_micro_batch
+from trimtab_trainer.training.loop import Trainer, smaller_micro_batch
 from trimtab_trainer.training.machine.exhausted import is_out_of_memory
 from trimtab_trainer.training.network.adapter import add_adapter
 from trimtab_trainer.training.network.model import frozen_hash, load_base
+from trimtab_trainer.training.state import LARGEST_SCALE, TrainingState, evaluated
 from trimtab_trainer.training.validation import mean_loss
 
 from .runs import CPU, adapted, gradients, random_rows, run_config, sequences, shake, trainer, unpacked

@@ -11,8 +11,8 @@ import torch
 from trimtab_trainer.contract import RunConfig
 from trimtab_trainer.errors import Interrupted, StorageFailed
 from trimtab_trainer.storage import FileEntry
-from trimtab_trainer.training.checkpoint import Best
 from trimtab_trainer.training.loop import Trainer
+from trimtab_trainer.training.state import Best
 
 from .runs import adapted, random_rows, run_config, trainer, unpacked
 from .test_loop import losses, same, weights

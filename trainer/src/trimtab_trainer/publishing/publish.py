@@ -54,13 +54,13 @@ from ..storage.layout import (
     rows_prefix,
 )
 from ..training.batches import Batches
-from ..training.checkpoint import TrainingState
 from ..training.methods.figures import figures_of
 from ..training.methods.objective import Objective
 from ..training.network.adapter import Adapted
 from ..training.network.full import Full, write_full
 from ..training.network.trained import Trained
 from ..training.parts import save_adapter
+from ..training.state import TrainingState
 from .card import model_card
 from .result import Result, upload_once, write_result
 

@@ -28,11 +28,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from torch import Tensor
 
-from ..contract import Curve, PreferenceFigures, RunConfig
+from ..contract import RunConfig
 from ..contract.parsing import read_object
 from ..errors import StorageFailed, TrainerError
 from ..progress import ProgressBoard
@@ -49,8 +48,8 @@ from ..storage import (
     upload_folder,
 )
 from ..storage.layout import checkpoints_prefix
-from .methods.figures import PreferenceSums
 from .parts import ADAPTER, is_weights, load_parts, save_parts, weights_in
+from .state import Best, TrainingState
 
 OPTIMIZER, STATE_FILE = "optimizer", "state.json"
 NAME = re.compile(r"step-(?P<step>\d{6,})-(?P<uid>[0-9a-z]{1,8})-(?P<attempt>\d+)")
@@ -61,111 +60,6 @@ UNREADABLE = (ObjectDamaged, ObjectMissing, ValueError, KeyError, TypeError, Saf
 """What reading a checkpoint raises that is not all there, or not as it was written."""
 FAILURES_TOLERATED = 2
 """Checkpoints in a row that storage may refuse before training ends: an outage costs nothing until it matters."""
-
-
-LARGEST_SCALE = 65536.0
-"""What the loss is multiplied by in float16, so that small gradients do not vanish; a power of two changes no other."""
-
-
-class Best(BaseModel):
-    """The best evaluation so far, and the checkpoint that has its weights."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    step: int
-    loss: float
-    checkpoint: str
-
-
-class Point(BaseModel):
-    """One point of a curve: nats per supervised token, or a preference method's mean loss and its figures."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    step: int
-    loss: float
-    preference: PreferenceFigures | None = Field(default=None, exclude_if=lambda value: value is None)
-
-
-class TrainingPoint(Point):
-    """One point of the training curve, and how it went since the point before.
-
-    Attributes:
-        gradient_norm: of the newest step, before clipping.
-        tokens_per_second: tokens of training sequences.
-        memory: most bytes that were taken so far, of the accelerator or else of the process.
-    """
-
-    gradient_norm: float | None = None
-    tokens_per_second: float | None = None
-    memory: int | None = None
-
-
-class TrainingState(BaseModel):
-    """Where a run is, beside the tensors; `loop` replaces it, always as a whole, between steps."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    step: int = Field(default=0, description="optimizer steps done")
-    epoch: float = Field(default=0.0, description="passes over the training data done")
-    micro_batch: int | None = Field(default=None, description="sequences of a forward pass; sums depend on it")
-    kernels: tuple[str, ...] = Field(
-        default=(), exclude_if=lambda value: not value, description="parts of the base model that kernels compute"
-    )
-    evaluated_step: int = Field(default=0, description="newest step that was evaluated")
-    validation_loss: float | None = None
-    best: Best | None = None
-    reference_loss: float | None = Field(default=None, description="loss that the next improvement is measured from")
-    stale_evaluations: int = Field(default=0, description="evaluations since that improvement")
-    stopped_early: bool = False
-    recent: tuple[tuple[float, int], ...] = Field(
-        default=(),
-        description="summed loss of the newest steps, and the supervised tokens or pairs of each",
-    )
-    pending: tuple[float, int] = Field(default=(0.0, 0), description="the same since the newest point of the curve")
-    pending_time: tuple[int, float] = Field(default=(0, 0.0), description="tokens and seconds since that point")
-    recent_preference: tuple[PreferenceSums, ...] = Field(
-        default=(), exclude_if=lambda value: not value, description="sums over the answers of the newest steps"
-    )
-    pending_preference: PreferenceSums | None = Field(
-        default=None, exclude_if=lambda value: value is None, description="the same since the newest point of the curve"
-    )
-    tokens: int = 0
-    supervised_tokens: int = 0
-    loss_scale: float = Field(
-        default=LARGEST_SCALE,
-        exclude_if=lambda value: value == LARGEST_SCALE,
-        description="what the loss is multiplied by in float16; lowered where gradients overflow",
-    )
-    seconds: float = Field(default=0.0, description="time in training steps, over all attempts")
-    joules: float | None = Field(default=None, description="energy of the accelerator, over all attempts, if it tells")
-    curve: tuple[TrainingPoint, ...] = ()
-    evaluations: tuple[Point, ...] = ()
-
-    @property
-    def loss(self) -> float | None:
-        """Training loss over the newest steps, in nats per supervised token or as the method has it."""
-        tokens = sum(count for _, count in self.recent)
-        return sum(nats for nats, _ in self.recent) / tokens if tokens else None
-
-    @property
-    def preference(self) -> PreferenceFigures | None:
-        """A preference method's figures over the newest steps."""
-        return sum(self.recent_preference, PreferenceSums()).figures
-
-    @property
-    def validation_preference(self) -> PreferenceFigures | None:
-        """The same of the newest evaluation."""
-        return self.evaluations[-1].preference if self.evaluations else None
-
-    def preference_at(self, step: int) -> PreferenceFigures | None:
-        """Return the figures of the evaluation after a step, or else of the newest one."""
-        return next((each.preference for each in self.evaluations if each.step == step), self.validation_preference)
-
-    @property
-    def drawn(self) -> Curve | None:
-        """Both curves as they are told; None before there is anything to draw."""
-        return Curve.of(
-            [(point.step, point.loss) for point in self.curve],
-            [(point.step, point.loss) for point in self.evaluations],
-        )
 
 
 @dataclass(frozen=True)

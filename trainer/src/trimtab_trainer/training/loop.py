@@ -21,13 +21,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..contract import EarlyStopping, Method, PreferenceFigures, Reason, RunConfig
+from ..contract import Method, Reason, RunConfig
 from ..errors import DataInvalid, Interrupted, OutOfMemory, ProcessLost, SettingsInvalid
 from ..interruption import Interruption
 from ..progress import ProgressBoard
 from ..report import Report
 from .batches import Batches, MicroBatch
-from .checkpoint import Best, Checkpoint, Checkpoints, Point, TrainingPoint, TrainingState
+from .checkpoint import Checkpoint, Checkpoints
 from .distributed.checkpoints import check_alike
 from .distributed.sharing import shared_micro_batch
 from .distributed.world import World
@@ -40,13 +40,10 @@ from .methods.objective import StepLoss, added, objective_of
 from .network.trained import Trained
 from .optimizer import load_optimizer_state, make_optimizer, optimizer_state, set_learning_rate
 from .schedule import learning_rate, sequences_of_step, step_seed, steps_per_epoch
+from .state import RECENT_STEPS, StepResult, TrainingState, advanced, evaluated
 
-RECENT_STEPS = 20
-"""Steps that the reported training loss and speed are taken over."""
 REPORT_SECONDS = 10
 """Time between the log lines of steps."""
-CURVE_POINTS = 500
-"""Most points of the training curve that a run keeps."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +60,6 @@ class Share:
     count: int = 0
     supervised_tokens: int = 0
     tokens: int = 0
-    preference: PreferenceSums | None = None
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a step saw: summed loss and what that is a mean over, tokens, and the gradient's norm before clipping."""
-
-    nats: float
-    count: int
-    supervised_tokens: int
-    tokens: int
-    gradient_norm: float
     preference: PreferenceSums | None = None
 
 
@@ -331,38 +316,18 @@ class Trainer:
 
     def advance(self, result: StepResult, rate: float, seconds: float) -> None:
         """Move the state one step on and tell about it."""
-        old, step = self.state, self.state.step + 1
-        nats, tokens = old.pending[0] + result.nats, old.pending[1] + result.count
-        preference = _added(old.pending_preference, result.preference)
-        passed, taken = old.pending_time[0] + result.tokens, old.pending_time[1] + seconds
-        point = step % math.ceil(self.total_steps / CURVE_POINTS) == 0 and tokens > 0
-        self.state = old.model_copy(
-            update={
-                "step": step,
-                "epoch": round(step / steps_per_epoch(self.settings, len(self.training)), 4),
-                "micro_batch": self.micro_batch,
-                "kernels": self.model.kernels.parts,
-                "recent": (*old.recent, (result.nats, result.count))[-RECENT_STEPS:],
-                "recent_preference": (*old.recent_preference, *filter(None, [result.preference]))[-RECENT_STEPS:],
-                "pending_preference": None if point else preference,
-                "pending": (0.0, 0) if point else (nats, tokens),
-                "pending_time": (0, 0.0) if point else (passed, taken),
-                "tokens": old.tokens + result.tokens,
-                "supervised_tokens": old.supervised_tokens + result.supervised_tokens,
-                "seconds": old.seconds + seconds,
-                "joules": _sum(old.joules, self.energy.since_last()),
-            }
+        points, step = len(self.state.curve), self.state.step + 1
+        self.state = advanced(
+            self.state,
+            result,
+            seconds,
+            total_steps=self.total_steps,
+            epoch=round(step / steps_per_epoch(self.settings, len(self.training)), 4),
+            micro_batch=self.micro_batch,
+            kernels=self.model.kernels.parts,
+            joules=self.energy.since_last(),
+            memory=memory_peak(self.model.device),
         )
-        if point:
-            newest = TrainingPoint(
-                step=step,
-                loss=nats / tokens,
-                preference=figures_of(preference),
-                gradient_norm=result.gradient_norm,
-                tokens_per_second=passed / taken if taken else None,
-                memory=memory_peak(self.model.device),
-            )
-            self.state = self.state.model_copy(update={"curve": (*old.curve, newest)})
         self._newest_seconds = [*self._newest_seconds, (result.tokens, seconds)][-RECENT_STEPS:]
         board = self.board
         board.update(
@@ -371,7 +336,7 @@ class Trainer:
             preference=self.state.preference,
             tokens_per_second=self.tokens_per_second(),
             eta_seconds=self.eta_seconds(),
-            **({"curve": self.state.drawn} if point else {}),
+            **({"curve": self.state.drawn} if len(self.state.curve) > points else {}),
         )
         board.learning_rate.set(rate)
         board.gradient_norm.set(result.gradient_norm)
@@ -511,46 +476,6 @@ class Trainer:
             validation_preference=state.validation_preference,
             curve=state.drawn,
         )
-
-
-def _added(known: PreferenceSums | None, more: PreferenceSums | None) -> PreferenceSums | None:
-    return known if more is None else (known or PreferenceSums()) + more
-
-
-def _sum(known: float | None, more: float | None) -> float | None:
-    return known if more is None else (known or 0.0) + more
-
-
-def evaluated(
-    state: TrainingState,
-    loss: float,
-    checkpoint: str,
-    early: EarlyStopping | None,
-    *,
-    preference: PreferenceFigures | None = None,
-) -> TrainingState:
-    """Return the state after an evaluation: the best so far, and whether patience is at its end.
-
-    The best is the lowest loss. Patience counts evaluations that do not beat the last improvement by
-    minimumImprovement.
-    """
-    best = state.best
-    if best is None or loss < best.loss:
-        best = Best(step=state.step, loss=loss, checkpoint=checkpoint)
-    minimum = early.minimum_improvement if early else 0.0
-    improved = state.reference_loss is None or loss < state.reference_loss - minimum
-    stale = 0 if improved else state.stale_evaluations + 1
-    return state.model_copy(
-        update={
-            "evaluated_step": state.step,
-            "validation_loss": loss,
-            "evaluations": (*state.evaluations, Point(step=state.step, loss=loss, preference=preference)),
-            "best": best,
-            "reference_loss": loss if improved else state.reference_loss,
-            "stale_evaluations": stale,
-            "stopped_early": early is not None and stale >= early.patience,
-        }
-    )
 
 
 def smaller_micro_batch(size: int, batch_size: int) -> int:
