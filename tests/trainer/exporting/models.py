@@ -19,6 +19,7 @@ from trimtab_trainer.report import Report
 from trimtab_trainer.training.network.adapter import load_adapter
 from trimtab_trainer.training.network.model import load_base
 
+from tests.trainer.tiny import VOCABULARY
 from tests.trainer.train.stage import stage_run
 
 CPU = torch.device("cpu")
@@ -73,10 +74,10 @@ def board() -> ProgressBoard:
     return ProgressBoard("uid", 0, Stage.EXPORT)
 
 
-def answers(model: Any) -> Tensor:
+def answers(model: Any, vocabulary: int = VOCABULARY) -> Tensor:
     """Return the logits of random tokens, float32."""
     with torch.inference_mode():
-        found: Tensor = model.eval()(input_ids=TOKENS, use_cache=False).logits.float()
+        found: Tensor = model.eval()(input_ids=TOKENS % vocabulary, use_cache=False).logits.float()
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,21 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
-from trimtab_trainer.contract import QuantizationSettings
+from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from trimtab_trainer.base.architecture import read_shapes
+from trimtab_trainer.base.base_model import find_base_model
+from trimtab_trainer.contract import LoraSettings, QuantizationSettings, StoredBaseModel, WeightType
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.exporting.adaptation import Adaptation
 from trimtab_trainer.exporting.merge import Merge
 from trimtab_trainer.exporting.tensor_files import TYPES, Planned, write_tensors
-from trimtab_trainer.exporting.training_weights import as_trained, in_files, linears_of
+from trimtab_trainer.exporting.training_weights import as_trained, linears_of
+from trimtab_trainer.training.network.adapter import add_adapter
 from trimtab_trainer.training.network.model import load_base
 
 from tests.trainer.tiny import CHATML_GENERATION, make_tiny_experts, make_tiny_model
+from tests.trainer.train.families import make_family
+from tests.trainer.train.runs import shake
 
 from .models import CPU, NF4, Trained, answers, divergence, loaded, trained
 
@@ -148,18 +154,44 @@ def test_layers_that_lie_turned_in_the_files_are_merged_as_they_lie(
     assert divergence(made.logits(quantization), loaded(folder)) < 1e-9
 
 
-def test_layers_named_otherwise_in_the_files_of_a_model_with_vision_are_found() -> None:
-    shapes = {
-        "language_model.model.layers.0.self_attn.q_proj.weight": [64, 32],
-        "vision_tower.encoder.layers.0.self_attn.q_proj.weight": [16, 16],
-        "lm_head.weight": [9, 9],
-    }
-    text = "model.language_model.layers.0.self_attn.q_proj.weight"
-    assert in_files(text, [64, 32], shapes) == "language_model.model.layers.0.self_attn.q_proj.weight"
-    assert in_files(text, [16, 16], shapes) == "vision_tower.encoder.layers.0.self_attn.q_proj.weight"
-    assert in_files(text, [8, 8], shapes) is None
-    assert in_files("lm_head.weight", [9, 9], shapes) == "lm_head.weight"
-    assert in_files("model.projector.weight", [9, 9], shapes) is None
+@pytest.mark.parametrize(
+    "family",
+    [
+        "llava:LlavaForConditionalGeneration",
+        "mistral3:Mistral3ForConditionalGeneration",
+        "qwen2_5_vl:Qwen2_5_VLForConditionalGeneration",
+        "internvl:InternVLForConditionalGeneration",
+    ],
+)
+@pytest.mark.parametrize("quantization", [NF4, PLAIN], ids=["NF4", "plain"])
+def test_layers_that_have_other_names_in_the_files_are_found(
+    quantization: dict[str, Any], family: str, tmp_path: Path
+) -> None:
+    """Vision has layers of the same sizes, and what leads from it to the text was quantized too."""
+    make_family(family, tmp_path)
+    files = find_base_model(StoredBaseModel(uri=tmp_path.as_uri()))
+    shapes, settings = read_shapes(files), QuantizationSettings.model_validate(quantization)
+    model = add_adapter(load_base(tmp_path, settings, torch.float32, CPU), LoraSettings(rank=4), torch.float32, 1)
+    shake(model)
+    weights = {name: tensor.clone() for name, tensor in model.trained_tensors().items()}
+    merge = Merge.of(
+        tmp_path,
+        linears_of(tmp_path, shapes, settings),
+        shapes,
+        Adaptation({"r": 4, "lora_alpha": 32.0}, weights),
+        quantization=settings,
+        compute_type=torch.float32,
+        weight_type=WeightType.FLOAT32,
+    )
+    ours = answers(model.peft, vocabulary=256)
+    (tmp_path / "merged").mkdir()
+    for shard in files.shards:
+        merge.write(shard, merge.planned(shard), tmp_path / "merged" / shard)
+    shutil.copyfile(tmp_path / "config.json", tmp_path / "merged" / "config.json")
+    merged = AutoModelForMultimodalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    assert divergence(ours, answers(merged, vocabulary=256)) < 1e-9
+    plain = AutoModelForMultimodalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    assert divergence(ours, answers(plain, vocabulary=256)) > 1e-4
 
 
 def test_each_tensor_is_made_when_its_turn_comes_to_be_written(tmp_path: Path) -> None:

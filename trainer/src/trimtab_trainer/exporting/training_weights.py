@@ -56,26 +56,21 @@ def linears_of(folder: Path, shapes: Shapes, quantization: QuantizationSettings)
 
     model, skipped = _without_values(folder)
     kind = model.config.model_type
+    tensors = in_files(model, shapes)
     found: dict[str, Linear] = {}
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)):
             continue
         quantized = quantization.type is QuantizationType.NF4 and name not in skipped and _is_quantized(name, skipped)
         quantized = quantized and (isinstance(module, Conv1D) or type(module) is nn.Linear)
-        tensor = in_files(f"{name}.weight", list(module.weight.shape), shapes)
-        if tensor is not None:
+        tensor = tensors.get(f"{name}.weight")
+        if tensor is not None and shapes[tensor] == list(module.weight.shape):
             found[name] = Linear(tensor, isinstance(module, Conv1D), quantized)
         elif quantized:
             raise invalid(
                 f"its layer {name} is not one tensor of its files (model_type {kind!r}), and it was "
                 "quantized in training; such a model cannot be exported, serve the adapter on it instead"
             )
-    tensors = [each.tensor for each in found.values()]
-    if twice := sorted({name for name in tensors if tensors.count(name) > 1}):
-        raise invalid(
-            f"two of its layers may be {twice[0]} of its files (model_type {kind!r}); such a model "
-            "cannot be exported, serve the adapter on it instead"
-        )
     return found
 
 
@@ -104,16 +99,26 @@ def _is_quantized(name: str, skipped: frozenset[str]) -> bool:
     return bool(should_convert_module(name, list(skipped)))
 
 
-def in_files(name: str, shape: list[int], shapes: Shapes) -> str | None:
-    """Return the name that a weight has in the files: the same, or another beginning before the number of its layer."""
-    if shapes.get(name) == shape:
-        return name
-    for mark in (".layers.", ".h.", ".blocks."):
-        if mark in name:
-            ending = name[name.index(mark) :]
-            same = [each for each, there in shapes.items() if f".{each}".endswith(ending) and there == shape]
-            return same[0] if len(same) == 1 else None
-    return None
+def in_files(model: PreTrainedModel, shapes: Shapes) -> Mapping[str, str]:
+    """Return which tensor of the files each weight in memory is, of those that are one tensor as it lies there.
+
+    As transformers finds it when it loads the model: names that differ are its own table's. What it joins, splits or
+    turns on the way is left out, and so is what several tensors claim to be.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    mapping, there = get_model_conversion_mapping(model), model.state_dict()
+    renamed = [each for each in mapping if isinstance(each, WeightRenaming)]
+    converted = [each for each in mapping if isinstance(each, WeightConverter)]
+    found: dict[str, list[str]] = {}
+    for name in shapes:
+        loaded, changed = rename_source_key(name, renamed, converted, model.base_model_prefix, there)
+        if loaded not in there and name in there:
+            loaded, changed = name, None
+        if changed is None:
+            found.setdefault(loaded, []).append(name)
+    return {loaded: names[0] for loaded, names in found.items() if len(names) == 1}
 
 
 def as_trained(weight: Tensor, linear: Linear | None, quantization: QuantizationSettings, kind: torch.dtype) -> Tensor:
