@@ -129,6 +129,16 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], Reason, str]] = {
         INVALID,
         "none of them a causal language model",
     ),
+    "a decoder made an encoder": (
+        lambda f: edit(f, "config.json", is_causal=False),
+        INVALID,
+        "of is_causal false in its config.json it attends in both directions",
+    ),
+    "a decoder of an embedding model": (
+        lambda f: edit(f, "config.json", use_bidirectional_attention=True),
+        INVALID,
+        "of use_bidirectional_attention true in its config.json",
+    ),
     "no architecture": (lambda f: edit(f, "config.json", architectures=None), INVALID, "architectures are"),
     "code of its own": (
         lambda f: edit(f, "config.json", model_type="mine", auto_map={"AutoConfig": "evil.Config"}),

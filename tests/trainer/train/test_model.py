@@ -134,6 +134,29 @@ def test_a_model_whose_packed_rows_influence_each_other_is_refused(tiny: Path, m
         check_forward(model, packing=True)
 
 
+def test_a_model_that_sees_what_comes_later_is_refused(tiny: Path) -> None:
+    """Its loss would be small because the answer is seen, not because it is learned."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.Gemma3TextConfig(
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=32,
+        vocab_size=96,
+        pad_token_id=0,
+        use_bidirectional_attention=True,
+    )
+    base = transformers.Gemma3ForCausalLM(config).requires_grad_(False)
+    model = add_adapter(base, LoraSettings(), torch.float32, 1)
+    with pytest.raises(SettingsInvalid, match="sees what comes after") as caught:
+        check_forward(model, packing=False)
+    assert caught.value.reason is Reason.BASE_MODEL_INVALID
+
+
 def heads() -> dict[str, Callable[[], Any]]:
     import transformers
 

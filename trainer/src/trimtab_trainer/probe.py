@@ -20,6 +20,9 @@ OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
 PROBE_TOLERANCE = 0.02
 """Largest relative difference that rounding alone can make between two ways to the same number, in bfloat16."""
 
+NOTHING = 1e-6
+"""Share of the largest gradient that is none: masked attention gives 0, but kernels differ in how they come to it."""
+
 
 def check_forward(model: LanguageModel, packing: bool) -> None:
     """Refuse a base model that this trainer would compute wrongly: short probes, and no trace of them.
@@ -28,8 +31,8 @@ def check_forward(model: LanguageModel, packing: bool) -> None:
     masks.
 
     Raises:
-        SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head; SETTINGS_INVALID when
-            packing is on and rows of one sequence influence each other (state-space models, say).
+        SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head, or depend on later tokens;
+            SETTINGS_INVALID when packing is on and rows of one sequence influence each other (state-space models, say).
     """
     try:
         _check(model, packing)
@@ -44,7 +47,7 @@ def _check(model: LanguageModel, packing: bool) -> None:
     try:
         _probe_forward(model, packing)
         if any(parameter.requires_grad for parameter in model.causal.parameters()):
-            _probe_backward(model)
+            _probe_backward(model, packing)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OF_THE_MACHINE):
             raise
@@ -70,26 +73,64 @@ def _probe_forward(model: LanguageModel, packing: bool) -> None:
                 "this kind of base model is not supported",
                 Reason.BASE_MODEL_INVALID,
             )
+        later = row[1:2].clone()
+        later[0, -1] = (later[0, -1] + 1) % vocabulary
+        if _differ(model.hidden(_probe(later, count))[0, :-1], hidden[:-1]):
+            raise _sees_later(model)
         if packing:
             packed = [torch.cat([before, row[1]])[None] for before in (row[0], row[2])]
             ends = [model.hidden(_probe(tokens, count.repeat(1, 2)))[0, 8:] for tokens in packed]
             if _differ(*ends) or _differ(ends[0], hidden):
-                raise SettingsInvalid(
-                    f"{type(model.causal).__name__} lets packed rows influence each other; set training.packing: false"
-                )
+                raise _influences(model)
 
 
-def _probe_backward(model: LanguageModel) -> None:
-    """Compute a gradient and forget it: some models compute otherwise, or not at all, while they are trained."""
-    count = torch.arange(8, device=model.device)[None]
+def _probe_backward(model: LanguageModel, packing: bool) -> None:
+    """Compute gradients and forget them: some models compute otherwise, or not at all, while they are trained.
+
+    That of a row's first half by what is put in for each token tells which tokens these states depend on. It is 0 for
+    all others, whatever numbers are rounded to, so that an influence shows however small it is.
+    """
+    rows, length = 2 if packing else 1, 8
+    count = torch.arange(length, device=model.device)[None].repeat(1, rows)
+    start, half = (rows - 1) * length, length // 2
+    put_in: list[Tensor] = []
+
+    def apart(_: object, __: object, output: Tensor) -> Tensor:
+        put_in.append(output.detach().requires_grad_())
+        return put_in[-1].clone()  # some models change it in place
+
     model.causal.train()
+    hook = model.causal.get_input_embeddings().register_forward_hook(apart)
     try:
         with model.arithmetic():
-            hidden = model.hidden(_probe(count + 1, count))
-        hidden.float().sum().backward()
+            hidden = model.hidden(_probe(count + 1, count))[0, start : start + half].float()
+        # Not a plain sum, of which norms leave nothing.
+        weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(0)).to(hidden.device)
+        (hidden * weights).sum().backward()
     finally:
+        hook.remove()
         model.causal.zero_grad(set_to_none=True)
         model.causal.eval()
+    for gradient in (each.grad[0].abs() for each in put_in if each.grad is not None and each.dim() == 3):
+        nothing = NOTHING * gradient.max()
+        if bool((gradient[start + half :] > nothing).any()):
+            raise _sees_later(model)
+        if bool((gradient[:start] > nothing).any()):
+            raise _influences(model)
+
+
+def _sees_later(model: LanguageModel) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"{type(model.causal).__name__} sees what comes after a token when it predicts that, so its loss would say "
+        "nothing; this kind of base model is not supported",
+        Reason.BASE_MODEL_INVALID,
+    )
+
+
+def _influences(model: LanguageModel) -> SettingsInvalid:
+    return SettingsInvalid(
+        f"{type(model.causal).__name__} lets packed rows influence each other; set training.packing: false"
+    )
 
 
 def _probe(tokens: Tensor, positions: Tensor) -> MicroBatch:

@@ -22,7 +22,7 @@ from .layers import (
     reach,
     text_config,
 )
-from .unsupported import NOT_PACKED, unsupported
+from .unsupported import BOTH_WAYS, NOT_PACKED, unsupported
 
 HEADER_LIMIT = 100_000_000
 NOT_QUANTIZED = ("BF16", "F16", "F32", "F64")
@@ -58,6 +58,7 @@ def check_architecture(model: BaseModel) -> None:
     _check_own_code(config, kind)
     if (why := unsupported(kind)) is not None:
         raise invalid(f"model_type {kind!r} is not supported: {why}; choose another model")
+    _check_direction(text_config(config))
     if quantization := config.get("quantization_config"):
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         raise invalid(f"it is quantized already ({method}); give the 16-bit original, Trimtab quantizes it itself")
@@ -76,6 +77,13 @@ def _check_own_code(config: Mapping[str, Any], kind: str) -> None:
             f"it is computed by its own code ({name} in auto_map), which is never run, and is no {known}, which "
             f"transformers has for model_type {kind!r}; choose another model"
         )
+
+
+def _check_direction(text: Mapping[str, Any]) -> None:
+    """Refuse a decoder whose config makes it an encoder, as those of embedding models are; \"vision\" is of images."""
+    for key, wrong in (("use_bidirectional_attention", (True, "all")), ("is_causal", (False,))):
+        if text.get(key) in wrong:
+            raise invalid(f"of {key} {json.dumps(text[key])} in its config.json {BOTH_WAYS}; choose another model")
 
 
 def check_full_base(reached: Reach, config: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ HALVES = "it is the decoder of a translator or recognizer, which reads what its 
 NAMES = "its layers have other names in memory than in files, so what is adapted cannot be told before"
 HEADS = "transformers makes its logits in another way than its text part's head does"
 WITH_OTHERS = "its text part is not made to be run alone"
+BOTH_WAYS = "it attends in both directions, so each token of an answer would be seen before it is predicted"
 
 REASONS: dict[str, tuple[str, ...]] = {
     ENCODERS: (
@@ -32,16 +33,17 @@ REASONS: dict[str, tuple[str, ...]] = {
         "blip", "blip-2", "gemma4_assistant", "gemma4_unified_assistant", "instructblip", "instructblipvideo",
         "kosmos-2", "kosmos-2.5", "voxtral_realtime",
     ),
+    BOTH_WAYS: ("cpmant", "paligemma", "xlm", "xlnet"),
     "its layers compute with their weights past quantization and adapter": ("longcat_flash", "mamba"),
     "it writes to its weights while it is trained": ("gemma3n", "gemma3n_text"),
 }  # fmt: skip
 
 NOT_PACKED = frozenset({
-    "afmoe", "bamba", "biogpt", "bloom", "cpmant", "falcon", "falcon_mamba", "gpt_oss", "granitemoehybrid",
-    "hunyuan_vl", "jamba", "kimi_linear", "lfm3", "lfm3_vl", "mamba2", "minicpm_ocr", "minicpmv4_6", "minicpmv4_7",
-    "minimax", "mpt", "nemotron_h", "olmo_hybrid", "openai-gpt", "opt", "paligemma", "qwen3_5", "qwen3_5_moe",
-    "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp", "qwen4_exp_text", "recurrent_gemma", "xglm",
-    "xlnet", "xlstm", "zamba2", "zaya",
+    "afmoe", "bamba", "biogpt", "bloom", "falcon", "falcon_h1", "falcon_mamba", "gpt_oss", "granitemoehybrid",
+    "hunyuan_vl", "jamba", "kimi_linear", "lfm2", "lfm2_moe", "lfm2_vl", "lfm3", "lfm3_vl", "mamba2", "minicpm_ocr",
+    "minicpmv4_6", "minicpmv4_7", "minimax", "mpt", "nemotron_h", "olmo_hybrid", "openai-gpt", "opt", "qwen3_5",
+    "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp", "qwen4_exp_text", "recurrent_gemma",
+    "xglm", "xlstm", "zamba2", "zaya",
 })  # fmt: skip
 """Kinds in which rows of one sequence influence each other: they take no account of positions, or carry a state on."""
 
