@@ -294,6 +294,17 @@ def test_a_run_stops_early_and_the_best_weights_are_at_hand(
     assert same(load_file(run.checkpoints.best_folder / "adapter.safetensors"), seen[2])
 
 
+def test_memory_that_runs_out_of_a_model_that_computes_nothing_twice_is_a_named_end(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JetMoe and GPT-NeoX-Japanese have no way to in transformers, which raises an error without a name."""
+    run = trainer(tiny, tmp_path, run_config(tmp_path, training={"microBatchSize": 1}), unpacked(random_rows(4)))
+    monkeypatch.setattr(type(run.model.causal), "supports_gradient_checkpointing", False)
+    with pytest.raises(OutOfMemory, match="a single sequence of up to"):
+        run.shrink("no memory")
+    assert run.model.recomputed == 0
+
+
 def test_the_norm_of_the_gradient_is_clipped_unless_it_is_off(tiny: Path, tmp_path: Path) -> None:
     norms = {}
     for limit in (0.0, 0.01, 100.0):

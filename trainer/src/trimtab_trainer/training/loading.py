@@ -186,8 +186,8 @@ class Loading:
         world.meet(self.stop)  # however long each took to load
         same_kernels(model, world, self.report)
         sizing = alike(sizing, base_hash, model, world)
-        if sizing.recomputed:
-            model.checkpoint_activations(sizing.recomputed)
+        if sizing.recomputed and not model.checkpoint_activations(sizing.recomputed):
+            self.report.warn("activations are kept: this kind of model cannot compute them twice")
         total = total_steps(settings, len(training))
         if (waiting := uneven(settings, world.size)) is not None:
             self.report.warn("accelerators wait", warning=waiting)
@@ -203,8 +203,8 @@ class Loading:
             kernels=model.kernels.counts(),
             base_divided_among=world.size if model.holding.divided else 1,
             micro_batch=sizing.micro_batch,
-            checkpoint_activations=sizing.recomputed > 0,
-            recomputed_layers=sizing.recomputed,
+            checkpoint_activations=model.recomputed > 0,
+            recomputed_layers=model.recomputed,
             sequences=len(training),
             total_steps=total,
             world_size=world.size,

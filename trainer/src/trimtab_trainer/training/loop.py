@@ -301,8 +301,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if self.micro_batch == 1 and self.model.recomputed < 1:
-            self.model.checkpoint_activations()
+        if self.micro_batch == 1 and self.model.recomputed < 1 and self.model.checkpoint_activations():
             self.report("memory ran out, activations are computed twice instead of kept", reason=reason)
             return
         if self.micro_batch == 1:

@@ -50,18 +50,22 @@ class Trained(LanguageModel, ABC):
             SettingsInvalid: it does not.
         """
 
-    def checkpoint_activations(self, share: float = 1.0) -> None:
-        """Compute the activations of a share of the layers twice instead of keeping them.
+    def checkpoint_activations(self, share: float = 1.0) -> bool:
+        """Compute the activations of a share of the layers twice instead of keeping them; False: it cannot.
 
-        For all it is a third more computation, and one layer's activations instead of all.
+        For all it is a third more computation, and one layer's activations instead of all. A few kinds of models have
+        no way to (JetMoe, GPT-NeoX-Japanese).
         """
         from transformers.modeling_layers import GradientCheckpointingLayer
 
+        if not self.causal.supports_gradient_checkpointing:
+            return False
         self.causal.activation_checkpointing_enable({"use_reentrant": False})
         layers = [module for module in self.text.modules() if isinstance(module, GradientCheckpointingLayer)]
         for layer, twice in zip(layers, computed_twice(len(layers), share), strict=True):
             layer.gradient_checkpointing = twice
         self.recomputed = share
+        return True
 
     def trained_tensors(self, *, copy: bool = True) -> dict[str, Tensor]:
         """Return the trained weights on the processor, by published name.
