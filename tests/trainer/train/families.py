@@ -19,9 +19,12 @@ from trimtab_trainer.base.layers import reach
 from trimtab_trainer.base.unsupported import NOT_PACKED
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.estimating import memory
+from trimtab_trainer.estimating.dimensions import dimensions
 from trimtab_trainer.probe import check_forward
 from trimtab_trainer.training.batches import MicroBatch
 from trimtab_trainer.training.loss import summed_loss
+from trimtab_trainer.training.machine.costs import costs
 from trimtab_trainer.training.network.adapter import add_adapter
 from trimtab_trainer.training.network.model import load_base
 from trimtab_trainer.training.network.targets import check_layers
@@ -210,6 +213,9 @@ def train_family(folder: Path, **lora: Any) -> Trained:
         check_forward(model, packing=False)
         packing = False
     assert packing == (files.config["model_type"] not in NOT_PACKED), "prepare tells otherwise"
+    dims = dimensions(shapes, files.config, settings)
+    planned = memory.costs(dims, QuantizationSettings(), settings.rank, memory.Arithmetic("cpu", 4))
+    assert planned.scores == costs(model).scores, "prepare plans with another attention"
     model.peft.train()
     tokens = torch.randint(3, 250, (2, 12), generator=torch.Generator().manual_seed(0))
     batch = MicroBatch(tokens, torch.arange(12).repeat(2, 1), tokens, tokens.numel(), tokens.numel())

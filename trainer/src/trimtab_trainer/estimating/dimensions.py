@@ -11,12 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..base.layers import EXPERTS, LAYER, Shapes, is_embedding, is_expert, matches, reach
+from ..base.layers import EXPERTS, LAYER, Shapes, is_embedding, is_expert, matches, reach, text_shapes
 from ..contract import LoraSettings
 
 ALL_LINEAR = "all-linear"
-EAGER = ("gemma2", "gpt_oss")
-"""Kinds that transformers computes in its own attention, not in torch's: soft caps and sinks."""
+EAGER = frozenset({
+    "bloom", "codegen", "flint", "gemma2", "gpt_neo", "gpt_neox_japanese", "gpt_oss", "gptj", "granite_swa",
+    "granitemoe_swa", "mimo_v2_flash", "mpt", "openai-gpt", "xglm",
+})  # fmt: skip
+"""Kinds that transformers computes in its own attention, not in torch's: soft caps, sinks, and older ones."""
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
+"""What configurations call the number of heads."""
 OUTWARD = ("down_proj", "w2")
 """What the matrix of an expert is called whose numbers go back to the residual; the others are joined."""
 
@@ -97,7 +102,7 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings | N
     text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
     assert isinstance(text, Mapping)
     reached = reach(shapes, config)
-    layers = set(reached.layers)
+    layers, own = set(reached.layers), text_shapes(shapes, config)
     linear, embedding, experts, rest, blocks = [], 0, 0, 0, set()
     hidden = vocabulary = 0
     for name, shape in sorted(shapes.items()):
@@ -106,7 +111,8 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings | N
             blocks.add(int(found[1]))
         if name.endswith(".weight") and len(shape) == 2 and is_embedding(name):
             embedding += size
-            vocabulary, hidden = (shape[0], shape[1]) if shape[0] > vocabulary else (vocabulary, hidden)
+            if name in own and shape[0] > vocabulary:
+                vocabulary, hidden = shape
         elif module in layers:
             linear.append(Linear(shape[1], shape[0], _adapted(module, lora)))
         elif is_expert(name, shape):
@@ -119,7 +125,7 @@ def dimensions(shapes: Shapes, config: Mapping[str, Any], lora: LoraSettings | N
         layers=max(1, len(blocks)),
         hidden=hidden,
         vocabulary=vocabulary,
-        heads=int(text.get("num_attention_heads") or text.get("n_head") or 0),
+        heads=next((int(text[name]) for name in HEADS if text.get(name)), 0),
         embedding=embedding,
         experts=experts,
         joined=_joined(shapes, lora),
