@@ -22,7 +22,7 @@ from trimtab_trainer.estimating.dimensions import Dimensions, dimensions
 from trimtab_trainer.estimating.estimate import Estimate, estimate
 from trimtab_trainer.estimating.memory import Memory
 
-from .tiny import make_tiny_experts
+from .tiny import make_tiny_experts, make_tiny_model
 
 GIB = 1 << 30
 LLAMA_8B = {
@@ -253,6 +253,46 @@ def test_a_base_model_that_one_does_not_hold_is_divided_among_all(
     about, _, _, larger, smaller = capsys.readouterr().out.splitlines()
     assert about.endswith("sizes are of each; divided: each holds its part of the base model")
     assert (larger.split()[:2], smaller.split()[:3]) == (["H100-80GB", "yes"], ["L4", "yes,", "divided"])
+
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "longer than the model takes": ({"maxSequenceLength": 8193}, {}, "training.maxSequenceLength is 8193"),
+    "layers that are not there": ({}, {"targetModules": ["qproj"]}, "no linear layer named qproj; it has down_proj"),
+    "experts of a model that has none": (
+        {},
+        {"targetParameters": ["experts.down_proj"], "dropout": 0},
+        "lora.targetParameters: the base model has no joined tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("alone", [True, False], ids=["config.json alone", "the folder"])
+def test_what_prepare_refuses_of_a_model_has_no_estimate(
+    case: str, alone: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, lora, words = REFUSED[case]
+    folder = make_tiny_model(tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": 8192}
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = document(**training) | {"baseModel": {"uri": folder.as_uri()}, "lora": lora}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    of = ["--model-config", str(folder / "config.json")] if alone else []
+    command = ["estimate", "--config", str(tmp_path / "run.yaml"), *of, "--accelerator", "L4"]
+    assert main(command) == ExitCode.SETTINGS_INVALID
+    assert words in capsys.readouterr().err
+
+
+def test_a_base_model_that_is_not_whole_has_no_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = make_tiny_model(tmp_path / "base")
+    config = json.loads((folder / "config.json").read_text()) | {"num_hidden_layers": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    settings = document(maxSequenceLength=64) | {"baseModel": {"uri": folder.as_uri()}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(settings))
+    assert (
+        main(["estimate", "--config", str(tmp_path / "run.yaml"), "--accelerator", "L4"]) == ExitCode.SETTINGS_INVALID
+    )
+    assert "its weights have 2 layers, but num_hidden_layers is 3" in capsys.readouterr().err
 
 
 def test_several_pods_have_so_many_accelerators_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -304,9 +304,9 @@ def test_target_modules_that_are_no_linear_layer_are_refused(base: Path, target:
 
 def test_a_length_beyond_the_models_is_refused(base: Path) -> None:
     model = find_base_model(settings_of(base))
-    check_length(model, POSITIONS)
+    check_length(model.config, POSITIONS)
     with pytest.raises(SettingsInvalid, match=f"set it to {POSITIONS} or less") as caught:
-        check_length(model, POSITIONS + 1)
+        check_length(model.config, POSITIONS + 1)
     assert caught.value.reason is Reason.SEQUENCE_TOO_LONG
 
 

@@ -104,8 +104,8 @@ def check_base_model(config: RunConfig) -> CheckedModel:
     """
     model = find_base_model(config.base_model)
     check_architecture(model)
-    check_packing(model, config.training.packing)
-    check_length(model, config.training.max_sequence_length)
+    check_packing(model.config, config.training.packing)
+    check_length(model.config, config.training.max_sequence_length)
     shapes = read_shapes(model)
     check_weights(model, shapes)
     reached = reach(shapes, model.config)

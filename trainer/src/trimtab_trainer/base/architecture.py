@@ -104,26 +104,26 @@ def check_full_base(reached: Reach, config: Mapping[str, Any]) -> None:
     )
 
 
-def check_packing(model: BaseModel, packing: bool) -> None:
+def check_packing(config: Mapping[str, Any], packing: bool) -> None:
     """Refuse packing for a kind of model whose rows would influence each other.
 
     Raises:
         SettingsInvalid: SETTINGS_INVALID.
     """
-    if packing and (kind := model.config.get("model_type")) in NOT_PACKED:
+    if packing and (kind := config.get("model_type")) in NOT_PACKED:
         raise SettingsInvalid(
             f"training.packing: rows of one sequence influence each other in models of model_type {kind!r}; set it to "
             "false"
         )
 
 
-def check_length(model: BaseModel, maximum: int) -> None:
+def check_length(config: Mapping[str, Any], maximum: int) -> None:
     """Refuse sequences longer than the positions the model was made for.
 
     Raises:
         SettingsInvalid: SEQUENCE_TOO_LONG.
     """
-    limit = context_length(model)
+    limit = context_length(config)
     if limit is not None and maximum > limit:
         raise SettingsInvalid(
             f"training.maxSequenceLength is {maximum}, but the base model takes at most {limit} tokens; set it to "
@@ -132,9 +132,9 @@ def check_length(model: BaseModel, maximum: int) -> None:
         )
 
 
-def context_length(model: BaseModel) -> int | None:
+def context_length(config: Mapping[str, Any]) -> int | None:
     """Return how many tokens the model was made for, prompt and answer together; None if its config does not say."""
-    text = text_config(model.config)
+    text = text_config(config)
     limit = text.get("max_position_embeddings", text.get("n_positions"))
     return limit if isinstance(limit, int) else None
 

@@ -189,7 +189,7 @@ def _circumstances(
     template = target.chat_template(adapters.tokenizer_files) if target is not None else None
     return Circumstances(
         tokenizer=RowTokenizer(scratch / "tokenizer", template),
-        context_length=context_length(model),
+        context_length=context_length(model.config),
         # Of the base model alone nobody knows what it was trained on.
         trained=target.trained(scratch, report, "target") if target is not None else None,
         others={

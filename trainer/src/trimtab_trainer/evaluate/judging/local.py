@@ -77,7 +77,7 @@ class LocalJudge:
         tokenizer = RowTokenizer(folder)
         task = EvaluationTask.model_validate(_AS_CLASSIFICATION)
         rows = list(tokenise_questions(task, [_question(each.prompt) for each in asked], tokenizer))
-        longest, room = max(each.length for each in rows), context_length(found)
+        longest, room = max(each.length for each in rows), context_length(found.config)
         if room is not None and longest > room:
             raise SettingsInvalid(
                 f"a question to the judge has {longest} tokens, and {self._settings.uri} was made for {room}; lower "
