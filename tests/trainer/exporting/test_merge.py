@@ -20,7 +20,7 @@ from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.exporting.adaptation import Adaptation
 from trimtab_trainer.exporting.merge import Merge
 from trimtab_trainer.exporting.tensor_files import TYPES, Planned, write_tensors
-from trimtab_trainer.exporting.training_weights import as_trained, linears_of
+from trimtab_trainer.exporting.training_weights import as_trained, held
 from trimtab_trainer.training.network.adapter import add_adapter
 from trimtab_trainer.training.network.model import load_base
 
@@ -71,7 +71,7 @@ def test_the_base_is_dequantized_to_the_bits_that_training_saw(kind: torch.dtype
     quantized = {name for name, module in modules.items() if isinstance(module, bitsandbytes.nn.Linear4bit)}
     with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 it is no dict
-        linears = linears_of(folder, shapes, settings)
+        linears = held(folder, shapes, settings, kind).linears
         assert {name for name, linear in linears.items() if linear.quantized} == quantized
         for name in quantized:
             weight: Any = modules[name].weight
@@ -176,7 +176,7 @@ def test_layers_that_have_other_names_in_the_files_are_found(
     weights = {name: tensor.clone() for name, tensor in model.trained_tensors().items()}
     merge = Merge.of(
         tmp_path,
-        linears_of(tmp_path, shapes, settings),
+        held(tmp_path, shapes, settings, torch.float32),
         shapes,
         Adaptation({"r": 4, "lora_alpha": 32.0}, weights),
         quantization=settings,
@@ -192,6 +192,33 @@ def test_layers_that_have_other_names_in_the_files_are_found(
     assert divergence(ours, answers(merged, vocabulary=256)) < 1e-9
     plain = AutoModelForMultimodalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert divergence(ours, answers(plain, vocabulary=256)) > 1e-4
+
+
+@pytest.mark.parametrize("weight_type", WeightType)
+def test_what_training_held_in_float32_is_not_rounded(weight_type: WeightType, tmp_path: Path) -> None:
+    """What routes to experts stays in float32 in some mixtures, whatever products are made in."""
+    make_family("ernie4_5_moe:Ernie4_5_MoeForCausalLM", tmp_path)
+    files = find_base_model(StoredBaseModel(uri=tmp_path.as_uri()))
+    shapes, settings = read_shapes(files), QuantizationSettings.model_validate(PLAIN)
+    memory = load_base(tmp_path, settings, torch.bfloat16, CPU).state_dict()
+    merge = Merge.of(
+        tmp_path,
+        held(tmp_path, shapes, settings, torch.bfloat16),
+        shapes,
+        Adaptation({"r": 4, "lora_alpha": 8}, {}),
+        quantization=settings,
+        compute_type=torch.bfloat16,
+        weight_type=weight_type,
+    )
+    merge.write("model.safetensors", merge.planned("model.safetensors"), tmp_path / "merged")
+    found = load_file(tmp_path / "merged")
+    routers = [name for name in found if name.endswith("mlp.gate.weight")]
+    assert routers
+    assert all(memory[name].dtype == torch.float32 for name in routers)
+    assert all(torch.equal(found[name], memory[name]) for name in routers)
+    query = "model.layers.0.self_attn.q_proj.weight"
+    assert found[query].dtype == (torch.bfloat16 if weight_type is WeightType.BFLOAT16 else torch.float32)
+    assert torch.equal(found[query].float(), memory[query].float())
 
 
 def test_each_tensor_is_made_when_its_turn_comes_to_be_written(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ..contract import QuantizationSettings
 from ..contract.exporting import WeightType
 from .adaptation import Adaptation, NotMergeable
 from .tensor_files import NAMES, Planned, write_tensors
-from .training_weights import Linear, as_trained
+from .training_weights import Held, Linear, as_trained
 
 STORED = {WeightType.BFLOAT16: torch.bfloat16, WeightType.FLOAT32: torch.float32}
 
@@ -36,6 +36,7 @@ class Merge:
         linears: layers by the names of their tensors in the files.
         modules: names of the adapted layers in memory, by the same.
         stored: the type that weights are stored in.
+        wide: tensors that training held in float32 whatever its products' type; they are stored as they are.
     """
 
     folder: Path
@@ -45,12 +46,13 @@ class Merge:
     linears: Mapping[str, Linear]
     modules: Mapping[str, str]
     stored: torch.dtype
+    wide: frozenset[str] = frozenset()
 
     @classmethod
     def of(
         cls,
         folder: Path,
-        linears: Mapping[str, Linear],
+        held: Held,
         shapes: Shapes,
         adaptation: Adaptation,
         *,
@@ -60,14 +62,14 @@ class Merge:
     ) -> Merge:
         """Return the plan, after checking that every part of the adapter has its place; nothing is computed yet.
 
-        The folder may be empty still; `linears` are the base's layers by their names in memory.
+        The folder may be empty still; `held` says how training held the base.
 
         Raises:
             NotMergeable: a layer of the adapter has no tensor of its shape in the files.
         """
         modules = {}
         for module in sorted(adaptation.modules):
-            linear = linears.get(module)
+            linear = held.linears.get(module)
             if linear is None:
                 raise NotMergeable(f"its layer {module} is not one tensor of the base model's files")
             shape = adaptation.shape(module)
@@ -80,9 +82,10 @@ class Merge:
             quantization,
             compute_type,
             adaptation,
-            {each.tensor: each for each in linears.values()},
+            {each.tensor: each for each in held.linears.values()},
             modules,
             STORED[weight_type],
+            held.wide,
         )
 
     def planned(self, shard: str) -> tuple[Planned, ...]:
@@ -100,7 +103,7 @@ class Merge:
                         "original"
                     )
             return tuple(
-                Planned(name, self._kept(NAMES[part.get_dtype()]), tuple(part.get_shape()))
+                Planned(name, self._kept(name, NAMES[part.get_dtype()]), tuple(part.get_shape()))
                 for name, part in slices.items()
             )
 
@@ -126,15 +129,18 @@ class Merge:
     def tensor(self, name: str, weight: Tensor) -> Tensor:
         """Return a tensor of the merged model, given that of the base model."""
         linear, module = self.linears.get(name), self.modules.get(name)
-        made = as_trained(weight, linear, self.quantization, self.compute_type)
+        kind = torch.float32 if name in self.wide else self.compute_type
+        made = as_trained(weight, linear, self.quantization, kind)
         if module is not None and linear is not None:
             turned = made.t() if linear.turned else made
             merged = self.adaptation.applied(module, turned)
             made = merged.t() if linear.turned else merged
-        return made.to(self._kept(weight.dtype))
+        return made.to(self._kept(name, weight.dtype))
 
-    def _kept(self, dtype: torch.dtype) -> torch.dtype:
+    def _kept(self, name: str, dtype: torch.dtype) -> torch.dtype:
         """Return the type in which a tensor of this type is stored: what is no number stays what it is."""
+        if name in self.wide and self.stored is not torch.float32:
+            return dtype
         return self.stored if dtype.is_floating_point else dtype
 
     def _open(self, shard: str) -> Any:

@@ -53,7 +53,7 @@ from .oci.keys import login_source, read_certificates, read_login
 from .oci.registry import Reference, Registry
 from .request import COMPUTE_TYPES, Request, check_request, fetch_adapter_files, not_mergeable
 from .tensor_files import index_of
-from .training_weights import linears_of
+from .training_weights import held
 
 CARD = "README.md"
 
@@ -147,7 +147,7 @@ def _merge_of(request: Request, scratch: Path) -> Merge:
     try:
         merge = Merge.of(
             base,
-            linears_of(described, request.shapes, request.quantization),
+            held(described, request.shapes, request.quantization, COMPUTE_TYPES[request.compute_type]),
             request.shapes,
             Adaptation.read(adapter),
             quantization=request.quantization,

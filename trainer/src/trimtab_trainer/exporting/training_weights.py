@@ -7,6 +7,7 @@ after the other. Which matrices were quantized is asked of transformers itself, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,27 @@ class Linear:
     quantized: bool
 
 
-def linears_of(folder: Path, shapes: Shapes, quantization: QuantizationSettings) -> Mapping[str, Linear]:
-    """Return the linear layers of the model in a folder by the names that they have in memory, as adapters have them.
+@dataclass(frozen=True)
+class Held:
+    """How training held the weights of a base model.
+
+    Attributes:
+        linears: its linear layers by the names that they have in memory, as adapters have them.
+        wide: tensors of the files that stayed in float32 whatever products were made in, as what routes to experts.
+    """
+
+    linears: Mapping[str, Linear]
+    wide: frozenset[str]
+
+
+def held(folder: Path, shapes: Shapes, quantization: QuantizationSettings, compute_type: torch.dtype) -> Held:
+    """Return how the weights of the model in a folder were held.
 
     Args:
         folder: with config.json.
         shapes: of the tensors in its files, by their names there.
         quantization: how training held the model.
+        compute_type: of its matrix products.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID, a layer that was quantized is nowhere in the files under a name of its own.
@@ -56,7 +71,8 @@ def linears_of(folder: Path, shapes: Shapes, quantization: QuantizationSettings)
 
     model, skipped = _without_values(folder)
     kind = model.config.model_type
-    tensors = in_files(model, shapes)
+    loaded = loaded_as(model, shapes)
+    tensors = in_files(loaded)
     found: dict[str, Linear] = {}
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)):
@@ -71,7 +87,9 @@ def linears_of(folder: Path, shapes: Shapes, quantization: QuantizationSettings)
                 f"its layer {name} is not one tensor of its files (model_type {kind!r}), and it was "
                 "quantized in training; such a model cannot be exported, serve the adapter on it instead"
             )
-    return found
+    plan = [re.compile(each.replace("*", ".*")) for each in model._get_dtype_plan(compute_type)]
+    wide = {tensor for tensor, (name, _) in loaded.items() if any(each.search(name) for each in plan)}
+    return Held(found, frozenset(wide))
 
 
 def _without_values(folder: Path) -> tuple[PreTrainedModel, frozenset[str]]:
@@ -99,11 +117,10 @@ def _is_quantized(name: str, skipped: frozenset[str]) -> bool:
     return bool(should_convert_module(name, list(skipped)))
 
 
-def in_files(model: PreTrainedModel, shapes: Shapes) -> Mapping[str, str]:
-    """Return which tensor of the files each weight in memory is, of those that are one tensor as it lies there.
+def loaded_as(model: PreTrainedModel, shapes: Shapes) -> Mapping[str, tuple[str, bool]]:
+    """Return the name in memory of each tensor of the files, and whether it is joined, split or turned on the way.
 
-    As transformers finds it when it loads the model: names that differ are its own table's. What it joins, splits or
-    turns on the way is left out, and so is what several tensors claim to be.
+    As transformers finds it when it loads the model: names that differ are its own table's.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
@@ -111,14 +128,22 @@ def in_files(model: PreTrainedModel, shapes: Shapes) -> Mapping[str, str]:
     mapping, there = get_model_conversion_mapping(model), model.state_dict()
     renamed = [each for each in mapping if isinstance(each, WeightRenaming)]
     converted = [each for each in mapping if isinstance(each, WeightConverter)]
-    found: dict[str, list[str]] = {}
+    found: dict[str, tuple[str, bool]] = {}
     for name in shapes:
-        loaded, changed = rename_source_key(name, renamed, converted, model.base_model_prefix, there)
+        loaded, pattern = rename_source_key(name, renamed, converted, model.base_model_prefix, there)
         if loaded not in there and name in there:
-            loaded, changed = name, None
-        if changed is None:
-            found.setdefault(loaded, []).append(name)
-    return {loaded: names[0] for loaded, names in found.items() if len(names) == 1}
+            loaded, pattern = name, None
+        found[name] = loaded, pattern is not None
+    return found
+
+
+def in_files(loaded: Mapping[str, tuple[str, bool]]) -> Mapping[str, str]:
+    """Return which tensor of the files each weight in memory is, of those that are one, as it lies there."""
+    found: dict[str, list[str]] = {}
+    for tensor, (name, changed) in loaded.items():
+        if not changed:
+            found.setdefault(name, []).append(tensor)
+    return {name: tensors[0] for name, tensors in found.items() if len(tensors) == 1}
 
 
 def as_trained(weight: Tensor, linear: Linear | None, quantization: QuantizationSettings, kind: torch.dtype) -> Tensor:
