@@ -155,6 +155,14 @@ def test_a_side_that_chance_leaves_empty_is_filled_to_half() -> None:
         assert len(sides.validation) >= 1
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_half_of_a_side_is_filled_with_clusters_of_any_size(seed: int) -> None:
+    """As of pairs of answers: of clusters of two rows no number makes five, and four are less than half of ten."""
+    sides = divide([(number // 2, None) for number in range(48)], dataset(Validation(fraction=0.2), seed=seed))
+    assert len(sides.validation) >= 5
+    assert len(sides.training) + len(sides.validation) == 48
+
+
 def test_near_duplicates_are_on_one_side() -> None:
     near = [number // 4 for number in range(400)]
     clusters = clusters_of([(number, None) for number in range(400)], near)

@@ -128,7 +128,10 @@ class _Line:
                 self._fill(chosen, inside, share)
         else:
             chosen |= fits & (self._ranks >= begin) & (self._ranks < end)
-        self._fill(chosen, fits & ~chosen, -(-target // 2) - int(self._free[chosen].sum()))
+        half = -(-target // 2)
+        self._fill(chosen, fits & ~chosen, half - int(self._free[chosen].sum()))
+        # Clusters of several rows each, such as pairs of answers, may make less than half of it, or more, but not half.
+        self._fill(chosen, fits & ~chosen, half - int(self._free[chosen].sum()), most=target)
         if 2 * int(self._free[chosen].sum()) < target:
             raise _impossible(
                 f"{side} asks for {target} of {int(self._free.sum())} rows, but those have only "
@@ -167,12 +170,17 @@ class _Line:
             whole[smallest] += int(self._free[cluster])
         return numbers
 
-    def _fill(self, chosen: Bool, among: Bool, rows: int) -> None:
-        """Choose clusters in the order of their ranks, those that fit into the number of rows."""
-        for cluster in self._order(np.flatnonzero(among)) if rows > 0 else ():
-            if self._free[cluster] <= rows:
+    def _fill(self, chosen: Bool, among: Bool, rows: int, most: int | None = None) -> None:
+        """Choose clusters in the order of their ranks until they make so many rows.
+
+        Those that fit into what is lacking; where there is a `most`, those that do not make more than that in all.
+        """
+        room = rows if most is None else most - int(self._free[chosen].sum())
+        for cluster in self._order(np.flatnonzero(among)):
+            size = int(self._free[cluster])
+            if rows > 0 and size <= room:
                 chosen[cluster] = True
-                rows -= int(self._free[cluster])
+                rows, room = rows - size, room - size
 
     def _order(self, clusters: Int64) -> list[int]:
         order: list[int] = clusters[np.argsort(self._ranks[clusters], kind="stable")].tolist()
