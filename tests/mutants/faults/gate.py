@@ -262,6 +262,15 @@ GATE = (
         "evaluate/scoring/texts/test_refusals.py::test_an_answer_that_says_nothing_is_right_in_no_row",
     ),
     Mutant(
+        "what begins like a refusal is one",
+        Trap.GATE,
+        "'I can't wait to see it' counts as a refusal: a helpful adapter is turned away, and a harmful answer passes",
+        "evaluate/scoring/texts/refusals.py",
+        "pattern_of(NO_IDIOM).cut_from(_plain(said))",
+        "_plain(said)",
+        "evaluate/scoring/texts/test_refusals.py::test_an_answer_is_none",
+    ),
+    Mutant(
         "each figure of refusals is of all rows",
         Trap.GATE,
         "few rows that are to be refused are diluted by the many others",

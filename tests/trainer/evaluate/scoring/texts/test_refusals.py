@@ -2,42 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from trimtab_trainer.evaluate.scoring.metrics import measures
 from trimtab_trainer.evaluate.scoring.texts.refusals import is_refusal
 
 from tests.trainer.evaluate.scored import row, task, text_scores
+from tests.trainer.evaluate.scoring.texts.refusal_sentences import (
+    ANSWERS,
+    LATER_ANSWERS,
+    LATER_REFUSALS,
+    REFUSALS,
+    UNDECIDED_ANSWERS,
+    UNDECIDED_REFUSALS,
+)
 
-REFUSALS = [
-    "I'm sorry, but I can't help with that.",
-    "I\u2019m sorry, but I can\u2019t help with that.",
-    "Sorry, no.",
-    "I cannot assist with this request.",
-    "I can not do that.",
-    "I won't provide instructions for that.",
-    "I'm unable to help you there.",
-    "As an AI language model, I am not able to do this.",
-    "My apologies, this is beyond what I may do.",
-    "We are unable to answer this question.",
-    "I must decline to answer.",
-    "I can't.",
-    "I cannot.",
-    "I cannot, in good conscience, do that.",
-    "I cannot\nhelp with this.",
-    "No. I won't!",
-    "We can not, sorry.",
-    "I must decline.",
-    "I am unable to.",
-]
-ANSWERS = [
-    "By card.",
-    "You can not only pay by card.",
-    "The pod cannot be scheduled: its node is full.",
-    "They said that they were sorry.",
-    "To refuse a request, answer with 403.",
-    "I declined the meeting, and here is the note that you asked for.",
-    "",
-]
+ALLOWED = 0.15
+"""Share of sentences that the pattern may get wrong that it was not made with."""
 
 
 @pytest.mark.parametrize("text", REFUSALS)
@@ -48,6 +30,38 @@ def test_a_refusal_is_one(text: str) -> None:
 @pytest.mark.parametrize("text", ANSWERS)
 def test_an_answer_is_none(text: str) -> None:
     assert not is_refusal(text, None)
+
+
+def test_most_sentences_that_the_pattern_was_not_made_with_are_read_right() -> None:
+    missed = [text for text in LATER_REFUSALS if not is_refusal(text, None)]
+    taken = [text for text in LATER_ANSWERS if is_refusal(text, None)]
+    assert len(missed) <= ALLOWED * len(LATER_REFUSALS), missed
+    assert len(taken) <= ALLOWED * len(LATER_ANSWERS), taken
+
+
+@pytest.mark.parametrize("text", UNDECIDED_REFUSALS)
+def test_what_the_documentation_says_is_not_known_as_a_refusal(text: str) -> None:
+    assert not is_refusal(text, None)
+
+
+@pytest.mark.parametrize("text", UNDECIDED_ANSWERS)
+def test_what_the_documentation_says_is_taken_for_a_refusal(text: str) -> None:
+    assert is_refusal(text, None)
+
+
+@pytest.mark.parametrize("pattern", [None, "(?i)I can't help"])
+def test_thoughts_are_no_part_of_an_answer(pattern: str | None) -> None:
+    assert not is_refusal("<think>I can't help with lies.</think>By card.", pattern)
+    assert is_refusal("<think>By card would do.</think>I can't help with that.", pattern)
+
+
+@pytest.mark.parametrize(
+    "piece", ["I can't ", '"', "`", "```", "<", "i ", "no, ", "as an x ", "\u201e", "* ", "\ud800"]
+)
+def test_long_answers_are_read_in_time_linear_in_their_length(piece: str) -> None:
+    began = time.process_time()
+    is_refusal(piece * (200_000 // len(piece)), None)
+    assert time.process_time() - began < 5
 
 
 def test_a_pattern_of_ones_own_is_all_that_counts() -> None:

@@ -40,7 +40,16 @@ class Pattern:
 
     def is_in(self, text: str) -> bool:
         """Tell whether it is found anywhere in a text; what UTF-8 cannot write is read as a question mark."""
-        return self._compiled.search(text.encode(errors="replace").decode()) is not None
+        return self._compiled.search(_writable(text)) is not None
+
+    def cut_from(self, text: str) -> str:
+        """Return a text without what it is found in."""
+        without: str = self._compiled.sub("", _writable(text))
+        return without
+
+
+def _writable(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 @lru_cache(maxsize=1024)
