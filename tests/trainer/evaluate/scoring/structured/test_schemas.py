@@ -149,6 +149,57 @@ def test_levels_are_bounded_alike_wherever_json_is_read() -> None:
             parsed(nested(levels))
 
 
+def doubling(leaf: Any) -> dict[str, Any]:
+    """Return a schema that applies another one 16,384 times."""
+    names = [f"d{at}" for at in range(15)]
+    defs = {name: {"anyOf": [{"$ref": f"#/$defs/{then}"}] * 2} for name, then in pairwise(names)}
+    return {"$ref": "#/$defs/d0", "$defs": {**defs, names[-1]: leaf}}
+
+
+NAMES = [f"k{at}" for at in range(1500)]
+LONG: dict[str, tuple[Any, Any]] = {
+    "errors that an alternative outweighs": ({"items": {"anyOf": [{"required": NAMES}, {}]}}, [{}] * 30_000),
+    "properties of many items": ({"items": {"properties": dict.fromkeys(NAMES, True)}}, [{}] * 30_000),
+    "names that depend on others": ({"items": {"dependentRequired": {key: ["a"] for key in NAMES}}}, [{}] * 30_000),
+    "values to choose from": ({"items": {"anyOf": [{"enum": NAMES}, {}]}}, ["x"] * 30_000),
+    "patterns of names": ({"patternProperties": dict.fromkeys(NAMES, True)}, {f"x{at}": 1 for at in range(20_000)}),
+    "other names than patterns'": (
+        {"patternProperties": dict.fromkeys(NAMES, True), "additionalProperties": True},
+        {f"x{at}": 1 for at in range(20_000)},
+    ),
+    "a long text, looked through again and again": (doubling({"pattern": "(a|b)*c$"}), "ab" * 60_000),
+    "a long list, quoted again and again": (doubling({"type": "string"}), list(range(20_000))),
+    "a long list, made unique again and again": (doubling({"uniqueItems": True, "maxItems": 1}), list(range(20_000))),
+}
+
+
+@pytest.mark.parametrize(("of", "value"), LONG.values(), ids=LONG)
+def test_what_takes_long_within_one_keyword_is_given_up(of: Any, value: Any) -> None:
+    began = time.process_time()
+    assert "steps" in str(schema(of).trouble(value))
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("keyword", ["if", "not", "allOf", "oneOf", "dependentSchemas"])
+def test_a_schema_that_refers_to_itself_without_end_is_given_up(keyword: str) -> None:
+    itself: Any = {"$ref": "#"}
+    of = {"allOf": [itself], "oneOf": [itself, itself], "dependentSchemas": {"a": itself}}.get(keyword, itself)
+    assert "levels" in str(schema({keyword: of}).trouble({"a": 1}))
+
+
+def test_data_that_refer_to_themselves_have_an_end() -> None:
+    value: Any = {}
+    for _ in range(45):
+        value = {"child": value}
+    tree = {"$defs": {"t": {"anyOf": [{"properties": {"child": {"$ref": "#/$defs/t"}}}]}}, "$ref": "#/$defs/t"}
+    assert schema(tree).accepts(value)
+
+
+def test_a_schema_has_a_size() -> None:
+    with pytest.raises(SchemaRefused, match="characters, more than 65536"):
+        schema({"enum": ["x" * 65_536]})
+
+
 def test_patterns_take_linear_time() -> None:
     began = time.process_time()
     hostile = "a" * 200_000 + "b"
@@ -176,6 +227,11 @@ def test_equal_values_are_equal_texts() -> None:
 def test_what_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         parsed(text)
+
+
+def test_a_name_in_two_of_unicodes_forms_is_there_twice() -> None:
+    with pytest.raises(ValueError, match="twice in one object"):
+        parsed('{"\u00e9": 1, "e\u0301": 2}')
 
 
 def test_a_name_twice_in_an_object_is_no_json_that_all_read_alike() -> None:

@@ -5,8 +5,9 @@ The validator is that of jsonschema for draft 2020-12, or the draft that `$schem
 - patterns are RE2's, in linear time;
 - references stay within the schema, and lead to a schema that was looked at: nothing is loaded from elsewhere, and no
   example or default becomes one;
-- a check that takes more than `STEPS` keywords is given up, whatever the machine: references can be nested so that
-  their number doubles with each. What is given up does not count as valid.
+- a check that takes more than `STEPS` is given up, whatever the machine: references can be nested so that their number
+  doubles with each. A step is a keyword that is applied or an error that is found; where these take long (many names or
+  items to go through, long texts to search or to quote), they count as more. What is given up does not count as valid.
 
 All of a schema is of one draft: at a `$schema` within it jsonschema would go on with its own validator of that draft,
 without these bounds. JSON of more than `LEVELS` levels is none, wherever it is read: what Python bears depends on who
@@ -37,8 +38,16 @@ from ..texts.parsing import composed
 from ..texts.patterns import PatternRefused, pattern_of
 
 STEPS = 200_000
+ITEMS, CHARACTERS = 8, 128
+"""Items that are gone through, and characters that are looked at, in about the time of one step."""
+LARGEST = 65_536
+"""Characters of a schema, which is itself checked in time linear in them."""
 LEVELS = 64
 """Most lists and objects within each other, of an answer, a reference or a schema."""
+DEPTH = 3 * LEVELS
+"""Most keywords that are applied within each other: an alternative, items and a reference for each level. At four
+frames each, of which every other is a reference, it is below what Python's stack bears, beyond which some of what the
+validator is made of (rpds) does not raise but panics."""
 NO_SCHEMAS = ("enum", "const", "default", "examples")
 """Keywords whose values hold no schemas."""
 OF_NAMES = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
@@ -70,17 +79,17 @@ def parsed(text: str) -> Any:
     """Return the JSON value that a whole text is.
 
     Raises:
-        NamedTwice: one object has a name twice: who reads it takes the first, the last, or neither (RFC 8259, section
-            4).
+        NamedTwice: one object has a name twice, also in two of Unicode's forms: who reads it takes the first, the last,
+            or neither (RFC 8259, section 4).
         ValueError: it is none; also of a number that JSON does not have, and of too many levels.
     """
     twice = list[str]()
 
     def named(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            twice.append(Counter(name for name, _ in pairs).most_common(1)[0][0])
-        return value
+        names = Counter(composed(name) for name, _ in pairs)
+        if len(names) < len(pairs):
+            twice.append(names.most_common(1)[0][0])
+        return dict(pairs)
 
     try:
         value = json.loads(
@@ -146,6 +155,8 @@ class Schema:
         Raises:
             SchemaRefused
         """
+        if len(text) > LARGEST:
+            raise SchemaRefused(f"it has {len(text)} characters, more than {LARGEST}")
         try:
             schema = parsed(text)
         except ValueError as error:
@@ -164,14 +175,15 @@ class Schema:
             raise SchemaRefused(str(error)) from error
         if wrong is not None:
             raise SchemaRefused(_told(wrong))
-        self._steps = 0
+        self._steps = self._depth = 0
+        self._sizes = dict[int, int]()
         checks = {name: self._counted(check) for name, check in known.VALIDATORS.items()}
         checks["$ref"] = self._counted(self._reference)
-        checks |= {"pattern": self._counted(_pattern), "patternProperties": self._counted(_pattern_properties)}
+        checks |= {"pattern": self._counted(_pattern), "patternProperties": self._counted(self._pattern_properties)}
         for name, check in (
-            ("additionalProperties", _additional_properties),
+            ("additionalProperties", self._additional_properties),
             ("multipleOf", _multiple_of),
-            ("uniqueItems", _unique_items),
+            ("uniqueItems", self._unique_items),
         ):
             if name in checks:
                 checks[name] = self._counted(check)
@@ -180,12 +192,32 @@ class Schema:
 
     def _counted(self, check: Check) -> Check:
         def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            self._steps += 1
-            if self._steps > STEPS:
+            self._spend(1 + (self._size(value) + _length(instance)) // ITEMS)
+            if self._depth == DEPTH:
                 raise TooManySteps
-            yield from check(validator, value, instance, schema) or ()
+            self._depth += 1
+            try:
+                for error in check(validator, value, instance, schema) or ():
+                    self._spend(1 + len(error.message) // CHARACTERS)
+                    yield error
+            finally:
+                self._depth -= 1
 
         return counted
+
+    def _spend(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > STEPS:
+            raise TooManySteps
+
+    def _size(self, value: Any) -> int:
+        """Return how many names and values a keyword's value is of, with those within it."""
+        if not isinstance(value, dict | list):
+            return 1
+        if id(value) not in self._sizes:  # the schema is kept, so no other object gets its identity
+            within = value.values() if isinstance(value, dict) else value
+            self._sizes[id(value)] = 1 + sum(map(self._size, within))
+        return self._sizes[id(value)]
 
     def _reference(self, validator: Any, reference: str, instance: Any, schema: Any) -> Iterator[ValidationError]:
         found = validator._resolver.lookup(reference)
@@ -193,9 +225,43 @@ class Schema:
             raise NoSchema(reference)
         yield from validator.descend(instance, found.contents, resolver=found.resolver)
 
+    def _pattern_properties(
+        self, validator: Any, patterns: Mapping[str, Any], instance: Any, schema: Any
+    ) -> Iterator[ValidationError]:
+        if not isinstance(instance, dict):
+            return
+        self._spend(len(patterns) * len(instance) // ITEMS)
+        for pattern, wanted in patterns.items():
+            for name, value in instance.items():
+                if pattern_of(pattern).is_in(name):
+                    yield from validator.descend(value, wanted, path=name, schema_path=pattern)
+
+    def _additional_properties(
+        self, validator: Any, wanted: Any, instance: Any, schema: Any
+    ) -> Iterator[ValidationError]:
+        if not isinstance(instance, dict):
+            return
+        named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
+        self._spend(len(patterns) * len(instance) // ITEMS)
+        for name, value in instance.items():
+            if name in named or any(pattern_of(each).is_in(name) for each in patterns):
+                continue
+            if wanted is False:
+                yield ValidationError(f"{name[:80]!r} is no property that is allowed")
+            elif isinstance(wanted, dict):
+                yield from validator.descend(value, wanted, path=name)
+
+    def _unique_items(self, validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[ValidationError]:
+        if not wanted or not isinstance(instance, list):
+            return
+        texts = list(map(canonical, instance))
+        self._spend(sum(map(len, texts)) // CHARACTERS)
+        if len(set(texts)) < len(texts):
+            yield ValidationError("two of its items are the same")
+
     def trouble(self, value: Any) -> str | None:
         """Return why a value is not accepted, or None if it is."""
-        self._steps = 0
+        self._steps = self._depth = 0
         try:
             error = next(self._validator.iter_errors(value), None)
         except (TooManySteps, RecursionError):
@@ -214,6 +280,13 @@ class Schema:
     def accepts(self, value: Any) -> bool:
         """Tell whether a value satisfies it; one that takes too long to check does not."""
         return self.trouble(value) is None
+
+
+def _length(instance: Any) -> int:
+    """Return what of a value one keyword goes through, in items."""
+    if isinstance(instance, str):
+        return len(instance) * ITEMS // CHARACTERS
+    return len(instance) if isinstance(instance, dict | list) else 0
 
 
 def _told(error: ValidationError) -> str:
@@ -288,38 +361,9 @@ def _pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterat
         yield ValidationError(f"{instance[:80]!r} does not match {pattern[:80]!r}")
 
 
-def _pattern_properties(
-    validator: Any, patterns: Mapping[str, Any], instance: Any, schema: Any
-) -> Iterator[ValidationError]:
-    if not isinstance(instance, dict):
-        return
-    for pattern, wanted in patterns.items():
-        for name, value in instance.items():
-            if pattern_of(pattern).is_in(name):
-                yield from validator.descend(value, wanted, path=name, schema_path=pattern)
-
-
-def _additional_properties(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    if not isinstance(instance, dict):
-        return
-    named, patterns = schema.get("properties", {}), schema.get("patternProperties", {})
-    for name, value in instance.items():
-        if name in named or any(pattern_of(each).is_in(name) for each in patterns):
-            continue
-        if wanted is False:
-            yield ValidationError(f"{name[:80]!r} is no property that is allowed")
-        elif isinstance(wanted, dict):
-            yield from validator.descend(value, wanted, path=name)
-
-
 def _multiple_of(validator: Any, step: float, instance: Any, schema: Any) -> Iterator[ValidationError]:
     """Divide numbers as they are written: 19.99 is a multiple of 0.01, which of binary fractions it is not."""
     if isinstance(instance, bool) or not isinstance(instance, int | float):
         return
     if (Fraction(repr(instance)) / Fraction(repr(step))).denominator != 1:
         yield ValidationError(f"{instance!r} is not a multiple of {step!r}")
-
-
-def _unique_items(validator: Any, wanted: bool, instance: Any, schema: Any) -> Iterator[ValidationError]:
-    if wanted and isinstance(instance, list) and len({canonical(each) for each in instance}) < len(instance):
-        yield ValidationError("two of its items are the same")
