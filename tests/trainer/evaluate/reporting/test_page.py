@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example as example_of
 from hypothesis import given, settings
@@ -14,8 +15,11 @@ from hypothesis import strategies as st
 from markupsafe import escape
 from trimtab_operator.domain.evaluation.verdict import judge as operators_verdict
 from trimtab_trainer.contract import Check, EvaluationOutcome, Precision, Result, TaskType, Threshold
+from trimtab_trainer.contract.gate.verdict import judge
+from trimtab_trainer.contract.outcome import PACKED_OUTCOME_BYTES
 from trimtab_trainer.evaluate.reporting import wording
 from trimtab_trainer.evaluate.reporting.confusion_table import LABELS, confusions, matrix_of
+from trimtab_trainer.evaluate.reporting.outcome_store import publish
 from trimtab_trainer.evaluate.reporting.page import render
 from trimtab_trainer.evaluate.results import (
     Confusion,
@@ -30,6 +34,7 @@ from trimtab_trainer.evaluate.results import (
     TaskResults,
 )
 from trimtab_trainer.pages.wording import figure
+from trimtab_trainer.storage import open_store
 
 from tests import browser
 from tests.trainer.markup import CANARY, Page
@@ -135,6 +140,44 @@ def results(*tasks: TaskResults, text: str = "plain", **more: Any) -> Evaluation
         "lineage": {text: {text: [text]}, "machine": {"device": text}, "nothing": None},
     }
     return EvaluationResults(**{**whole, **more})
+
+
+def test_the_words_are_those_of_what_the_operator_is_told(tmp_path: Path) -> None:
+    """Fifty tasks do not fit into a termination message, so the operator does not know how many rows the last had."""
+    random, names = np.random.default_rng(3), [f"task-{at}" for at in range(50)]
+    some = [
+        task(name, results=[compared(name, value=random.random(), low=random.random(), count=400 + at)])
+        for at, name in enumerate(names)
+    ]
+    limits: list[Any] = [
+        Threshold(metric=f"{name}/accuracy", minimum=0.5, maximum_regression=0.05, confidence=0.95)
+        for name in names[-32:]
+    ]
+    checks = [
+        Check(
+            threshold=at,
+            bound=bound,
+            estimate=0.9 if bound == "minimum" else random.random() / 100,
+            p_pass=random.random() / 1000 if at < 31 else 0.2,
+            p_fail=0.3 + random.random() / 2,
+            rows_needed=int(random.integers(500, 90_000)),
+            clusters=int(random.integers(20, 400)),
+        )
+        for at in range(32)
+        for bound in ("minimum", "maximumRegression")
+    ]
+    pages = list[str]()
+
+    def page(outcome: EvaluationOutcome) -> str:
+        pages.append(render(found, outcome))
+        return pages[-1]
+
+    found = results(*some, thresholds=limits, checks=checks)
+    stored = publish(open_store(f"file://{tmp_path}", None), found, page)
+    told = judge(limits, EvaluationOutcome.unpack(stored.pack(PACKED_OUTCOME_BYTES)))
+    assert told.reason == "InsufficientRows"
+    assert told.message != judge(limits, stored).message, "something was left out"
+    assert told.message in Page.of(pages[0]).text
 
 
 def test_no_text_of_the_data_becomes_markup() -> None:

@@ -5,6 +5,7 @@ The evaluate stage ends with it, and where an endpoint judges the judge stage do
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from ..contract import Check, EvaluationConfig, EvaluationOutcome, EvaluationTask, PreparedEvaluation, Threshold
@@ -90,7 +91,7 @@ class Conclusion:
         """Store results and report; return what is stored."""
         results = self._results()
         self.board.update(activity="Publishing")
-        return publish(store, results, render(results))
+        return publish(store, results, partial(render, results))
 
     def _results(self) -> EvaluationResults:
         """Return everything that the scores tell."""

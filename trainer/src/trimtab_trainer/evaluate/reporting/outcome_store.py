@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 
 from ...contract import EvaluationOutcome, Result
 from ...storage import MANIFEST, FileEntry, ObjectDamaged, ObjectMissing, Store, commit, read_manifest, verify
@@ -39,10 +40,15 @@ def read_outcome(store: Store, evaluation_digest: str) -> EvaluationOutcome | No
     return outcome.model_copy(update={"report_uri": store.address(f"{prefix}/{REPORT}")})
 
 
-def publish(store: Store, results: EvaluationResults, page: str) -> EvaluationOutcome:
+def publish(store: Store, results: EvaluationResults, page: Callable[[EvaluationOutcome], str]) -> EvaluationOutcome:
     """Store results.json and report.html, then the manifest, once; return the outcome that is stored.
 
     If another attempt was first, what it stored is the outcome.
+
+    Args:
+        store: of the outcomes.
+        results: all of them.
+        page: makes the report of the outcome that is stored beside it.
 
     Raises:
         ObjectDamaged: what is stored does not stay as it was written.
@@ -50,17 +56,17 @@ def publish(store: Store, results: EvaluationResults, page: str) -> EvaluationOu
     """
     prefix = evaluation_prefix(results.digest)
     document = json.dumps(results.to_json(), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    files = {RESULTS: document.encode(), REPORT: page.encode()}
-    entries = [FileEntry(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(files.items())]
     outcome = EvaluationOutcome(
         report_uri=store.address(f"{prefix}/{REPORT}"),
-        results_digest=f"sha256:{hashlib.sha256(files[RESULTS]).hexdigest()}",
+        results_digest=f"sha256:{hashlib.sha256(document.encode()).hexdigest()}",
         rows=sum(task.rows for task in results.tasks),
         looks=max((task.looks for task in results.tasks), default=0),
         results=in_order(results),
         checks=results.checks,
         unreliable=results.unreliable,
     )
+    files = {RESULTS: document.encode(), REPORT: page(outcome).encode()}
+    entries = [FileEntry(name, len(data), hashlib.sha256(data).hexdigest()) for name, data in sorted(files.items())]
     manifest = {
         "version": OUTCOME_VERSION,
         "digest": results.digest,

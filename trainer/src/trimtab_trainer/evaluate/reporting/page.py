@@ -14,6 +14,7 @@ from ...contract import Check, EvaluationOutcome, Result, Threshold
 from ...contract.evaluation import DEFAULT_GAP_CONFIDENCE, GAPS, Against, as_told
 from ...contract.gate.bounds import Finding
 from ...contract.gate.verdict import Verdict, judge
+from ...contract.outcome import PACKED_OUTCOME_BYTES
 from ...pages.environment import environment, leaves
 from ...pages.wording import measured
 from ..results import EvaluationResults, Example, GroupFigure, MetricByGroup, TaskResults
@@ -94,10 +95,15 @@ class TaskView:
     examples: tuple[tuple[str, tuple[Example, ...]], ...]
 
 
-def render(results: EvaluationResults) -> str:
-    """Return the page. `results` may hold any text and any figures; what is not finite is "not measured"."""
+def render(results: EvaluationResults, outcome: EvaluationOutcome | None = None) -> str:
+    """Return the page. `results` may hold any text and any figures; what is not finite is "not measured".
+
+    Args:
+        results: all that is known.
+        outcome: that is stored beside the page, as `verdict_of` takes it.
+    """
     room = Room.of(results)
-    verdict = verdict_of(results)
+    verdict = verdict_of(results, outcome)
     return _ENVIRONMENT.get_template("report.html.jinja").render(
         results=results,
         verdict=verdict,
@@ -109,8 +115,16 @@ def render(results: EvaluationResults) -> str:
     )
 
 
-def verdict_of(results: EvaluationResults) -> Verdict:
-    """Return the verdict, as the operator gives it of what it is told."""
+def verdict_of(results: EvaluationResults, outcome: EvaluationOutcome | None = None) -> Verdict:
+    """Return the verdict, as the operator gives it of what it is told.
+
+    Args:
+        results: all that is known.
+        outcome: of which the operator is told what fits into a termination message; None: all of it fits.
+    """
+    if outcome is not None:
+        told = EvaluationOutcome.unpack(outcome.pack(PACKED_OUTCOME_BYTES))
+        return judge(results.thresholds, told, anchored=results.anchor is not None)
     figures = [each for task in results.tasks for each in task.results]
     told = EvaluationOutcome(
         report_uri="",
