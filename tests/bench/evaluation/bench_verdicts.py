@@ -29,6 +29,7 @@ from trimtab_local import Cluster
 from trimtab_local.instance import cache
 from trimtab_operator.domain.evaluation.verdict import Verdict, judge
 from trimtab_trainer.contract import EvaluationOutcome, Threshold, canonical_json, digest_of
+from trimtab_trainer.evaluate.preparing.clusters import SIMILARITY, shingles
 from trimtab_trainer.publishing.publish import entries_of
 
 from deploy.samples import field_guide
@@ -124,11 +125,29 @@ def write_rows(folder: Path, openapi: Path) -> None:
         by_group[row["apiGroup"]].append(row)
     held_out = [row for name in GROUPS for row in by_group[name][:HELD_OUT]]
     answers = {row["group"] for row in held_out}
-    rest = [row for row in rows if row["group"] not in answers]
+    rest = [row for row in rows if row["group"] not in answers and not _is_near(row, held_out)]
     single = [row for row in rest if row["apiGroup"] == SINGLE_GROUP]
     for name, chosen in (("heldout", held_out), ("whole", rest), ("single", single)):
         (folder / f"{name}.jsonl").write_text(field_guide.as_jsonl(chosen))
         print(f"{name}: {len(chosen)} rows")
+
+
+def _is_near(row: dict[str, Any], held_out: list[dict[str, Any]]) -> bool:
+    """Tell whether an evaluation would count a held-out row as trained on: the same answer, or nearly the same text."""
+    own, answer = shingles(_said(row)), _answer(row)
+    return any(answer == _answer(each) or _covered(shingles(_said(each)), own) for each in held_out)
+
+
+def _covered(asked: frozenset[str], trained: frozenset[str]) -> bool:
+    return len(asked & trained) >= SIMILARITY * len(asked)
+
+
+def _said(row: dict[str, Any]) -> str:
+    return "\n".join(message["content"] for message in row["messages"])
+
+
+def _answer(row: dict[str, Any]) -> str:
+    return " ".join(row["messages"][-1]["content"].casefold().split())
 
 
 def train(folder: Path, base: Path, name: str, steps: int) -> Path:
