@@ -306,3 +306,30 @@ async def test_a_policy_that_lets_no_job_be_suspended_is_not_written_against_in_
         found = await operator.metrics()
     assert "keeps spec.suspend of demo-prepare-0 false" in body["status"]["conditions"][0]["message"]
     assert sum(value for key, value in found.items() if 'verb="patch"' in key and 'resource="jobs"' in key) <= 2
+
+
+def is_disowned(answer: Any) -> bool:
+    return "ownerReferences" not in answer.body["metadata"]
+
+
+DISOWNED = '[JSONPatch{op: "remove", path: "/metadata/ownerReferences"}]'
+
+
+async def test_a_policy_that_takes_jobs_their_owner_makes_no_more_of_them(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    """Nobody would know whose they are, so each would run, and another be made when it has ended."""
+    owned = [{"name": "owned", "expression": "has(object.metadata.ownerReferences)"}]
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": DISOWNED}}
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE"), "matchConditions": owned, "mutations": [changes]}
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "u"}
+    await start(TRIMTAB_POD_START_SECONDS="5")
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never"}):
+        await in_force(server, "jobs", namespace, is_disowned, ownerReferences=[owner])
+        async with playing(kube, namespace):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until(kube, namespace, "demo", over, what="the end of patience")
+            await until_jobs(kube, namespace, set())
+    (said,) = [each for each in body["status"]["conditions"] if each["type"] == "Succeeded"]
+    assert said["reason"] == "PodRefused"
+    assert "takes demo-prepare-0 its owner" in said["message"]

@@ -79,6 +79,7 @@ class Actor:
         Raises:
             NameIsTaken: something else has the name of what is to be created.
             Retry: the cluster is no longer what the action was planned for.
+            Denied: a policy made of it what is of no use.
         """
         match action:
             case Create(body):
@@ -96,6 +97,8 @@ class Actor:
         try:
             created = await self._kube.create(resource, namespace, body)
             log.info("created", extra=keys(**about, child=f"{body['kind']}/{name}"))
+            for owner in metadata.get("ownerReferences") or ():
+                await self._refuse_nobodys(resource, created, owner["uid"], about)
         except AlreadyExists:
             try:
                 created = await self._kube.get(resource, namespace, name)
@@ -107,6 +110,21 @@ class Actor:
                 self._learn_of_child(resource, created)
                 raise Retry(1, "its name is free when it is gone") from None
         self._learn_of_child(resource, created)
+
+    async def _refuse_nobodys(self, resource: Resource, created: Body, owner_uid: str, about: dict[str, Any]) -> None:
+        """Delete what was created and is nobody's, because a policy or a webhook took its owner away.
+
+        It would work for nobody, and another be created when it has ended, for ever.
+
+        Raises:
+            Denied: it was so.
+        """
+        if resource.kind not in self._stores or self.is_child(resource, created, owner_uid):
+            return
+        metadata = created["metadata"]
+        await self._delete(Delete(resource.kind, metadata["namespace"], metadata["name"], metadata["uid"]), about)
+        what = f"{metadata['name']} its owner, or what tells that it is one of ours"
+        raise Denied(200, "Overruled", f"a policy or a webhook takes {what}; it was deleted again")
 
     def is_child(self, resource: Resource, body: Body, owner_uid: str) -> bool:
         """Tell whether an object is one that we made: its controller says so, and it can be read as what we make.
