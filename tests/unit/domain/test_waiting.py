@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,8 +17,8 @@ from tests.unit.domain.makers import World
 ON_ITS_NODE = {"type": "PodScheduled", "status": "True"}
 
 
-def shows(world: World, **status: Any) -> World:
-    """Have the pod of the newest Job look so."""
+def shows(world: World, before: Sequence[dict[str, Any]] = (), **status: Any) -> World:
+    """Have the pod of the newest Job look so. `before` are containers of its spec that come before the trainer."""
     job = world.current
     conditions = [{"lastTransitionTime": format_time(world.now), **each} for each in status.pop("conditions", ())]
     view = PodView.of(
@@ -30,7 +31,7 @@ def shows(world: World, **status: Any) -> World:
                 "labels": {"trimtab.dev/finetunejob": "demo"},
                 "ownerReferences": [{"kind": "Job", "name": job.name, "uid": job.uid, "controller": True}],
             },
-            "spec": {},
+            "spec": {"initContainers": [*before]},
             "status": {"phase": "Pending", "conditions": conditions, **status},
         }
     )
@@ -143,6 +144,8 @@ OUT_OF_ORDER = {
     "a slow server": "Error creating: Timeout: request did not complete within requested timeout",
     "a busy server": "Error creating: the server has received too many requests and has asked us to try again later",
     "a server that starts": "Error creating: the server is currently unable to handle the request (post pods)",
+    "no server": 'Error creating: Post "https://10.0.0.1:443/api/v1/namespaces/a/pods": dial tcp: connection refused',
+    "a server that crashes": 'Error creating: Post "https://10.0.0.1/api/v1/namespaces/a/pods": stream error: received from peer',
 }
 
 
@@ -175,20 +178,21 @@ def test_a_node_that_cannot_set_a_pod_up_is_told_and_another_is_tried(event: tup
 
 @pytest.mark.parametrize("sidecar", [False, True])
 def test_what_an_injector_put_before_the_trainer_and_does_not_end_is_named(sidecar: bool) -> None:
+    """A kubelet says of a container that is to end that it has started as soon as it runs."""
+    spec = {"name": "vault-agent-init", **({"restartPolicy": "Always"} if sidecar else {})}
     running = {"name": "vault-agent-init", "state": {"running": {"startedAt": "2026-01-05T12:00:00Z"}}}
-    status = {"started": False} if sidecar else {}
-    world = World().settle()
-    trainer = waits("PodInitializing", "")
-    shows(
-        world, conditions=[ON_ITS_NODE], initContainerStatuses=[{**running, **status}], containerStatuses=trainer
-    ).settle()
-    assert world.state == "Preparing"
+    world, trainer = World().settle(), waits("PodInitializing", "")
+
+    def runs(**status: Any) -> World:
+        told = {**running, **status}
+        return shows(world, [spec], conditions=[ON_ITS_NODE], initContainerStatuses=[told], containerStatuses=trainer)
+
+    assert runs(started=not sidecar).settle().state == "Preparing"
     world.after(100_000).settle()
     assert (world.state, world.succeeded) == ("Pending", "Unknown")
     assert "container vault-agent-init" in world.message
-    started = {**running, "started": True}
-    shows(world, conditions=[ON_ITS_NODE], initContainerStatuses=[started], containerStatuses=trainer).settle()
-    assert world.state == "Preparing"
+    after = {"started": True} if sidecar else {"state": {"terminated": {"exitCode": 0}}}
+    assert runs(**after).settle().state == "Preparing"
 
 
 def test_a_run_configuration_that_somebody_deleted_is_made_again() -> None:
@@ -240,6 +244,7 @@ def test_what_first_fails_after_an_image_was_long_on_its_way_is_given_the_whole_
 FORBIDDEN = {
     "an admission webhook": 'Error creating: admission webhook "x" denied the request: Internal error occurred: x',
     "a name": 'Error creating: pods "etcdserver: x" is forbidden: no',
+    "an address": 'Error creating: pods "x" is forbidden: ask at Post "https://example.com": no',
 }
 
 

@@ -344,7 +344,7 @@ class PodView:
         statuses = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
         state = _state_of(next((c for c in statuses if c["name"] == CONTAINER), {}))
         waiting = state.get("waiting") or {}
-        blocked = _blocked_by(status) if waiting else {}
+        blocked = _blocked_by(body.get("spec", {}), status) if waiting else {}
         waiting = blocked.get("state", {}).get("waiting") or waiting
         running = state.get("running") or {}
         terminated = state.get("terminated") or {}
@@ -395,15 +395,17 @@ def _state_of(container: Mapping[str, Any]) -> dict[str, Any]:
     return {"terminated": before} if before else dict(container.get("state") or {})
 
 
-def _blocked_by(status: Mapping[str, Any]) -> dict[str, Any]:
+def _blocked_by(spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str, Any]:
     """Return the init container that does not start, or has not ended; nothing where all have.
 
-    A native sidecar is one too, that has started when it says so.
+    A native sidecar is one too, that has started when it says so. Others say so as soon as they run, and have to end.
     """
+    stay = {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
     for each in status.get("initContainerStatuses") or ():
         state = each.get("state", {})
         waits = (state.get("waiting") or {}).get("reason", "PodInitializing") != "PodInitializing"
-        if waits or (state.get("running") and not each.get("started")):
+        has_to_end = each.get("name") not in stay
+        if waits or (state.get("running") and (has_to_end or not each.get("started"))):
             return dict(each)
     return {}
 

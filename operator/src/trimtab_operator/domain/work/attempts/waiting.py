@@ -54,9 +54,11 @@ NOT_COUNTED_YET = "status unknown for quota"
 _OUT_OF_ORDER = re.compile(
     r"(Error creating: )?"
     r"(Internal error occurred: |etcdserver: |Timeout: request did not complete"
-    r"|the server is currently unable to handle|the server has received too many requests)"
+    r"|the server is currently unable to handle|the server has received too many requests"
+    r"|[A-Z][a-z]+ \"https?://)"
 )
-"""First words of an API server that did not take a pod and had nothing against it: an event tells no more of it.
+"""First words of an API server that did not take a pod and had nothing against it, or, with the address that was asked,
+of who got no answer from it: an event tells no more of it.
 Further on they are somebody's who refused it, such as a webhook's."""
 _NO_RIGHT = re.compile(r"\bUser \".*\" cannot [a-z]+ resource ")
 """Of the API server's own authorization: what the operator may not do is nothing that its users can mend."""
