@@ -43,6 +43,30 @@ def test_what_others_ended_is_no_failure_of_the_trainer(code: int, fields: dict[
     assert (attempt.reason, attempt.charged_to, status.failures) == (reason, "disruptions", 0)
 
 
+OUT_OF_TIME = {
+    "of the Job, in time": (14, True),
+    "of the Job, killed": (137, True),
+    "of the pod, in time": (14, False),
+    "of the pod, killed": (143, False),
+}
+
+
+@pytest.mark.parametrize(("code", "of_the_job"), OUT_OF_TIME.values(), ids=OUT_OF_TIME)
+def test_a_deadline_that_a_policy_gave_is_named(code: int, of_the_job: bool) -> None:
+    world, said = training(), "was active longer than specified"
+    pod: dict[str, Any] = (
+        {"deletion_time": world.now} if of_the_job else {"reason": "DeadlineExceeded", "message": said}
+    )
+    world.pod(phase="Failed", running=False, terminated=True, exit_code=code, terminated_time=world.now, **pod)
+    job = (
+        {"failed_reason": "DeadlineExceeded", "failed_message": said} if of_the_job else {"failed_message": "exit code"}
+    )
+    world.change_job(failed=True, active=0, ended=world.now, **job).settle()
+    attempt = world.job.status.attempts[1]
+    assert attempt.charged_to == "disruptions"
+    assert str(attempt.message).startswith(f"activeDeadlineSeconds of its {'Job' if of_the_job else 'pod'}, set by")
+
+
 OWN = {
     "an exit code of its own": (255, {"terminated_reason": "Error"}, "exited with code 255"),
     "a signal of its own": (139, {}, "killed by signal 11"),

@@ -99,6 +99,8 @@ NAMED_CAUSES = frozenset(
 
 OUT_OF_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})
 """Reasons of a container whose end nobody saw, from a kubelet and from containerd: its node was restarted."""
+OUT_OF_TIME = "DeadlineExceeded"
+"""Reason of a Job, and of a pod, that reached the activeDeadlineSeconds of its own."""
 STOPPED = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
 """Exit codes of who was told to end, and of who took longer than its grace period."""
 
@@ -206,6 +208,8 @@ def ending_of(
         known = ExitCode(code)
         reason = words.reason if words is not None else GENERAL_REASONS[known]
         message = words.message if words is not None else _detail(None, pod, job.failed_message)
+        if known is ExitCode.INTERRUPTED and (by := _out_of_time(job, pod)):
+            message = f"{by}; {message}"
         return Ending(VERDICTS[known], reason.value, message, ended, words, told_to=known is ExitCode.INTERRUPTED)
     if pod is not None and pod.terminated_reason in OUT_OF_SIGHT:
         message = _detail(words, pod, "its node restarted, or lost sight of the container")
@@ -214,7 +218,7 @@ def ending_of(
     if code - 128 in set(signal.Signals):
         what = f"the container was killed by signal {code - 128}"
     message, stopped = _detail(words, pod, what), code in STOPPED
-    if stopped and pod is not None and (by := _stopped_by(pod)):
+    if stopped and pod is not None and (by := _out_of_time(job, pod) or _stopped_by(pod)):
         return Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, f"{by}; {message}", ended, words, told_to=True)
     return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, message, ended, words, told_to=stopped)
 
@@ -244,6 +248,16 @@ def _more_room(words: str, stage: str, kind: str) -> str:
         "or a LimitRange of the namespace have set it"
     )
     return told if container is not None else f"{told}; containers that are added to pods count too"
+
+
+def _out_of_time(job: JobView, pod: PodView | None) -> str:
+    """Return what to say of a deadline of a Job or a pod, "" where none ended it. We give them none."""
+    by, said = "", ""
+    if job.failed_reason == OUT_OF_TIME:
+        by, said = "its Job", job.failed_message
+    elif pod is not None and pod.reason == OUT_OF_TIME:
+        by, said = "its pod", pod.message
+    return by and f"activeDeadlineSeconds of {by}, set by something in the cluster: {said.strip()}"
 
 
 def _stopped_by(pod: PodView) -> str:
