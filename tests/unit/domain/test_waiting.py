@@ -145,7 +145,7 @@ OUT_OF_ORDER = {
     "a busy server": "Error creating: the server has received too many requests and has asked us to try again later",
     "a server that starts": "Error creating: the server is currently unable to handle the request (post pods)",
     "no server": 'Error creating: Post "https://10.0.0.1:443/api/v1/namespaces/a/pods": dial tcp: connection refused',
-    "a server that crashes": 'Error creating: Post "https://10.0.0.1/api/v1/namespaces/a/pods": stream error: received from peer',
+    "a server that crashes": 'Error creating: Post "https://10.0.0.1/api/v1/namespaces/a/pods": stream error: INTERNAL',
 }
 
 
