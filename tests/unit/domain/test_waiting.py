@@ -156,6 +156,14 @@ def test_an_error_of_the_server_that_keeps_a_pod_from_being_made_ends_nothing(wo
     assert world.message == f"the API server does not take the pod: {words}; it is tried again"
 
 
+def test_a_job_whose_pods_somebody_else_is_to_make_waits_for_that_one() -> None:
+    """A policy, or a queue of several clusters, wrote spec.managedBy: no controller here looks at the Job."""
+    world = World().settle().change_job(run_by="example.com/other", active=0).after(20).settle()
+    assert (world.state, world.succeeded) == ("Queued", "Unknown")
+    assert "example.com/other is to make them" in world.message
+    assert world.change_job(active=1).settle().state == "Preparing"
+
+
 NODE_TROUBLE = {
     "no address is left": ("FailedCreatePodSandBox", "no IP addresses available in range"),
     "no runtime of the class": ("FailedCreatePodSandBox", 'no runtime for "nvidia" is configured'),

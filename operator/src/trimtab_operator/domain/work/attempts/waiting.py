@@ -173,6 +173,11 @@ def _without_pod(observed: Observed[Any], job: JobView, now: datetime) -> Waitin
     age = (now - begun).total_seconds()
     if (left := _uneventful(age)) > 0:
         return Waiting(look_again_seconds=left)
+    if job.run_by and not job.active:
+        message = (
+            f"Job {job.name} has no pods: {job.run_by} is to make them, by spec.managedBy, and has made none so far"
+        )
+        return Waiting(State.QUEUED, message)
     inquiry = PodsRefused(job.namespace, job.uid)
     refusal = observed.answers.get(inquiry)
     if not isinstance(refusal, Refusal):
