@@ -1,4 +1,4 @@
-"""The hub of the trainer's tests as a pod: gated, with a model in two shards and rows, read from the storage."""
+"""The hub of the trainer's tests as a pod: gated, with a model, rows and data of a task, read from the storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from tests.e2e.tenants import Tenant
 
 PORT = 8080
 TOKEN = "hf_of-the-tests"
-MODEL, ROWS = "tiny/llama", "tiny/rows"
+MODEL, ROWS, SUMS = "tiny/llama", "tiny/rows", "openai/gsm8k"
+REPOSITORIES = {
+    f"models/{MODEL}": "s3://models/sharded",
+    f"datasets/{ROWS}": "s3://datasets/tiny",
+    f"datasets/{SUMS}": "s3://datasets/gsm8k",
+}
+"""What the hub has, and where in the storage it reads it."""
 SERVER = ROOT / "tests/trainer/hub/server.py"
 
 SERVE = f"""
@@ -26,7 +32,7 @@ from trimtab_trainer.storage import open_store
 hub = server.Hub("", {PORT})
 hub.elsewhere = "http://files:{PORT}"
 hub.tokens.add("{TOKEN}")
-for key, uri in {{"models/{MODEL}": "s3://models/sharded", "datasets/{ROWS}": "s3://datasets/tiny"}}.items():
+for key, uri in {REPOSITORIES!r}.items():
     store = open_store(uri, Credentials(directory="/keys"))
     hub.repository(key).commit({{info.path: store.read(info.path) for info in store.list()}})
     hub.repository(key).gated = True

@@ -17,10 +17,10 @@ import pytest
 from deploy.demo.api import Body
 from deploy.demo.installation import Installation
 from tests.component.patience import Patience
-from tests.e2e.hubpod import MODEL, PORT, ROWS, TOKEN, Control, hub, way_out
+from tests.e2e.hubpod import MODEL, PORT, ROWS, SUMS, TOKEN, Control, hub, way_out
 from tests.e2e.scenes import SAMPLE
 from tests.e2e.serverpod import wait_ready
-from tests.e2e.tenants import ON_A_NODE, Tenant, new_tenant, reason_of
+from tests.e2e.tenants import ON_A_NODE, Tenant, condition, new_tenant, reason_of
 from tests.trainer.hub.models import SHARDS, sharded
 from tests.trainer.tiny import make_tiny_model
 
@@ -31,12 +31,21 @@ OUTPUT = "s3://adapters/{}/shared"
 
 @pytest.fixture(scope="module")
 def files(installation: Installation) -> dict[str, bytes]:
-    """The model's files, which are in the storage for the hub to read."""
+    """The model's files, which are in the storage for the hub to read, beside the data of a task."""
     with tempfile.TemporaryDirectory() as folder, installation.storage() as client:
         found = sharded(make_tiny_model(Path(folder) / "tiny"), Path(folder))
         for name, data in {**found, "LICENSE": b"Apache License"}.items():
             client.put_object(Bucket="models", Key=f"sharded/{name}", Body=data)
+        for split, first in (("train", 0), ("test", 40)):
+            name = f"gsm8k/main/{split}-00000-of-00001.jsonl"
+            client.put_object(Bucket="datasets", Key=name, Body=sums(range(first, first + 8)))
     return found
+
+
+def sums(numbers: range) -> bytes:
+    """Return rows as the task gsm8k of lm-evaluation-harness has them."""
+    rows = ({"question": f"What is {n} and 1?", "answer": f"{n} + 1 = {n + 1}\n#### {n + 1}"} for n in numbers)
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +137,34 @@ def test_another_job_fetches_nothing_and_a_wrong_digest_is_refused(sealed: Tenan
     assert wrong in message
     assert again["status"]["baseModelDigest"] in message
     assert {each["path"].rpartition("/")[2] for each in control.asked()[before:]} == {"main"}
+
+
+def test_a_task_of_the_harness_is_asked_of_data_and_a_model_of_the_hub(sealed: Tenant, control: Control) -> None:
+    sealed.apply(way_out(sealed))
+    uri = f"hf://datasets/{SUMS}@main"
+    task = {"name": "sums", "type": "Harness", "builtin": "gsm8k", "fewShot": 1, "dataset": {"uri": uri, "limit": 4}}
+    sealed.apply(
+        sealed.evaluation(
+            "sums",
+            task,
+            target={"baseModel": True},
+            baseModel={"uri": f"hf://{MODEL}@main", "secretName": "hub"},
+            datasetSecretName="hub",
+            output={"uri": OUTPUT.format(sealed.namespace), "secretName": "object-storage"},
+            thresholds=[{"metric": "sums/exact_match_flexible_extract", "minimum": 0.99}],
+        )
+    )
+    evaluations = sealed.of("Evaluation")
+    body = evaluations.wait_end("sums")
+    assert reason_of(body) == "Completed", evaluations.story("sums")
+    status = body["status"]
+    assert [each["stage"] for each in status["attempts"]] == ["mirror", "prepare", "evaluate"]
+    assert status["rows"] == 4
+    assert {each["uri"] for each in status["mirrored"]} == {f"hf://{MODEL}@main", uri}
+    assert {each["metric"] for each in status["results"]} == {
+        "exact_match_strict_match",
+        "exact_match_flexible_extract",
+    }
+    passed = condition(body, "Passed")
+    assert (passed["status"], passed["reason"]) == ("False", "ThresholdMissed"), "a model of random weights cannot add"
+    assert f"/datasets/{SUMS}/" in "".join(each["path"] for each in control.asked())
