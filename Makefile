@@ -53,9 +53,10 @@ test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/trainer
 
-.PHONY: test-storage
-test-storage: $(INSTALLED) ## The trainer killed between every two operations of storage, or one of them going wrong; not part of `make test`, it takes hours.
-	OMP_NUM_THREADS=1 TRIMTAB_OPERATIONS=every $(BIN)/pytest -v -o timeout=0 tests/trainer/train/test_storage_dies.py
+LONG ?= tests/unit tests/serving tests/trainer
+.PHONY: test-long
+test-long: $(INSTALLED) ## All cases of those sweeps of which `make test` has some; hours (LONG=tests/unit/lives: those of a folder).
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m long $(LONG)
 
 .PHONY: test-architectures
 test-architectures: $(INSTALLED) ## A tiny model of every family that transformers has, trained a step; compared with docs/architectures.md.
@@ -124,10 +125,6 @@ test-exports: $(INSTALLED) $(LLAMA)/.installed ## A GGUF export in llama.cpp, be
 .PHONY: test-kueue
 test-kueue: $(INSTALLED) ## FineTuneJobs and sweeps in the queues of a real Kueue; not part of `make test`, it is compiled first.
 	$(BIN)/pytest tests/kueue
-
-.PHONY: test-lives
-test-lives: $(INSTALLED) ## Play many more simulated lives than `make test` does (TRIMTAB_LIVES=20000).
-	TRIMTAB_LIVES=$${TRIMTAB_LIVES:-20000} $(BIN)/pytest -q -n 2 tests/unit/lives
 
 SITE := $(TRIMTAB_CACHE)/site
 $(SITE)/.installed: requirements/docs.txt | $(UV)
