@@ -24,16 +24,21 @@ demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in i
 	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo $(DEMO_OPTIONS)
 
 .PHONY: test
-test: lint docs ## Run everything: what a change must pass.
-	@echo "component tests beside those of unit and trainer: they tell what they did when they end"
-	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
-	$(MAKE) --no-print-directory test-e2e
+test: $(INSTALLED) ## Run everything: what a change must pass.
+	$(MAKE) -j2 --output-sync=target --no-print-directory lint docs
+	@echo "tests with a cluster beside those without: they tell what they did when they end"
+	$(MAKE) -j2 --output-sync=target --no-print-directory test-clusters test-alone
 
-# The component tests wait more than they compute, so two workers of them share a core with the others, which are nice to them.
-# They end when those of units do: the trainer's have both cores.
+# Tests with a cluster wait for controllers and pods much of the time, so the others run beside them all along, and are nice to
+# them. What waits in them gives up when nothing moves, not by the clock, and those of pods pass with one core (test-slow).
+.PHONY: test-clusters
+test-clusters: $(INSTALLED)
+	$(MAKE) -j1 --no-print-directory test-component
+	$(MAKE) -j1 --no-print-directory test-e2e
+
 .PHONY: test-alone
 test-alone: $(INSTALLED)
-	nice $(MAKE) -j1 --no-print-directory test-unit WORKERS=
+	nice $(MAKE) -j1 --no-print-directory test-unit
 	nice $(MAKE) -j1 --no-print-directory test-trainer
 
 .PHONY: lint
