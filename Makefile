@@ -58,7 +58,7 @@ test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/trainer
 
-LONG ?= tests/unit tests/serving tests/trainer
+LONG ?= tests/unit tests/serving tests/trainer tests/component tests/perturb
 .PHONY: test-long
 test-long: $(INSTALLED) ## All cases of those sweeps of which `make test` has some; hours (LONG=tests/unit/lives: those of a folder).
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m long $(LONG)

@@ -30,7 +30,7 @@ from trimtab_trainer.publishing.result import read_result
 from trimtab_trainer.storage import MANIFEST, Store, keys, open_store, read_manifest, verify
 from trimtab_trainer.training.checkpoint import Checkpoints
 
-from tests.long import long_unless
+from tests.long import LONG, SOME, long_unless
 from tests.trainer.conftest import ObjectStorage, write_keys
 from tests.trainer.front import Asked, Front, Refusal, front
 from tests.trainer.train.distributed.pods import Pod
@@ -234,10 +234,10 @@ def scene(object_storage: ObjectStorage, tmp_path_factory: pytest.TempPathFactor
         yield of
 
 
-EVERY = pytest.param(True, marks=[pytest.mark.long, pytest.mark.timeout(0)], id="every operation")
+EVERY = pytest.param(True, id="every one", marks=[LONG, pytest.mark.timeout(0)])  # hours
 
 
-@pytest.mark.parametrize("every", [pytest.param(False, id="some operations"), EVERY])
+@pytest.mark.parametrize("every", [SOME, EVERY])
 @pytest.mark.parametrize("begun", [False, True], ids=["a run that begins", "a run that goes on"])
 @pytest.mark.parametrize("method", METHODS)
 def test_no_operation_loses_a_run(scene: Callable[..., Scene], method: str, begun: bool, every: bool) -> None:
