@@ -24,16 +24,21 @@ demo: $(INSTALLED) ## Start a cluster (or use KUBECONFIG), train an adapter in i
 	@PYTHONPATH=deploy/local:. $(BIN)/python -m deploy.demo $(DEMO_OPTIONS)
 
 .PHONY: test
-test: lint docs ## Run everything: what a change must pass.
-	@echo "component tests beside those of unit and trainer: they tell what they did when they end"
-	$(MAKE) -j2 --output-sync=target --no-print-directory test-component test-alone
-	$(MAKE) --no-print-directory test-e2e
+test: $(INSTALLED) ## Run everything: what a change must pass.
+	$(MAKE) -j2 --output-sync=target --no-print-directory lint docs
+	@echo "tests with a cluster beside those without: they tell what they did when they end"
+	$(MAKE) -j2 --output-sync=target --no-print-directory test-clusters test-alone
 
-# The component tests wait more than they compute, so two workers of them share a core with the others, which are nice to them.
-# They end when those of units do: the trainer's have both cores.
+# Tests with a cluster wait for controllers and pods much of the time, so the others run beside them all along, and are nice to
+# them. What waits in them gives up when nothing moves, not by the clock, and those of pods pass with one core (test-slow).
+.PHONY: test-clusters
+test-clusters: $(INSTALLED)
+	$(MAKE) -j1 --no-print-directory test-component
+	$(MAKE) -j1 --no-print-directory test-e2e
+
 .PHONY: test-alone
 test-alone: $(INSTALLED)
-	nice $(MAKE) -j1 --no-print-directory test-unit WORKERS=
+	nice $(MAKE) -j1 --no-print-directory test-unit
 	nice $(MAKE) -j1 --no-print-directory test-trainer
 
 .PHONY: lint
@@ -53,9 +58,10 @@ test-unit: $(INSTALLED) ## Tests without a cluster and without torch.
 test-trainer: $(INSTALLED) ## The trainer, with torch and a real S3 server.
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) tests/trainer
 
-.PHONY: test-storage
-test-storage: $(INSTALLED) ## The trainer killed between every two operations of storage, or one of them going wrong; not part of `make test`, it takes hours.
-	OMP_NUM_THREADS=1 TRIMTAB_OPERATIONS=every $(BIN)/pytest -v -o timeout=0 tests/trainer/train/test_storage_dies.py
+LONG ?= tests/unit tests/serving tests/trainer tests/component tests/perturb
+.PHONY: test-long
+test-long: $(INSTALLED) ## All cases of those sweeps of which `make test` has some; hours (LONG=tests/unit/lives: those of a folder).
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(WORKERS) -m long $(LONG)
 
 .PHONY: test-architectures
 test-architectures: $(INSTALLED) ## A tiny model of every family that transformers has, trained a step; compared with docs/architectures.md.
@@ -65,9 +71,10 @@ test-architectures: $(INSTALLED) ## A tiny model of every family that transforme
 test-mutants: $(INSTALLED) ## Put faults that trainers have had back into a copy, and expect red; docs/mutants.md has them.
 	nice $(BIN)/python -m tests.mutants $(MUTANTS)
 
+# In this order: the longest tests are alone in their files, and begun last they would leave one of the workers without work.
 .PHONY: test-component
 test-component: $(INSTALLED) ## The operator against a real API server, and its faults.
-	$(BIN)/pytest $(WORKERS) tests/component tests/perturb
+	$(BIN)/pytest $(WORKERS) --no-loadscope-reorder tests/perturb tests/component
 
 .PHONY: test-e2e
 test-e2e: $(INSTALLED) ## Real pods on a real node (or the cluster of KUBECONFIG).
@@ -124,10 +131,6 @@ test-exports: $(INSTALLED) $(LLAMA)/.installed ## A GGUF export in llama.cpp, be
 .PHONY: test-kueue
 test-kueue: $(INSTALLED) ## FineTuneJobs and sweeps in the queues of a real Kueue; not part of `make test`, it is compiled first.
 	$(BIN)/pytest tests/kueue
-
-.PHONY: test-lives
-test-lives: $(INSTALLED) ## Play many more simulated lives than `make test` does (TRIMTAB_LIVES=20000).
-	TRIMTAB_LIVES=$${TRIMTAB_LIVES:-20000} $(BIN)/pytest -q -n 2 tests/unit/lives
 
 SITE := $(TRIMTAB_CACHE)/site
 $(SITE)/.installed: requirements/docs.txt | $(UV)

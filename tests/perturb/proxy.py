@@ -30,6 +30,11 @@ class Write:
     """Plural, with the subresource: `jobs`, `finetunejobs/status`."""
     name: str
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """What is written, and how."""
+        return self.method, self.resource
+
     def __str__(self) -> str:
         return f"{self.method} {self.resource} {self.name}"
 

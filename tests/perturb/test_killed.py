@@ -2,6 +2,8 @@
 
 The process ends after the API server has carried the write out and before it knows that. Another one goes on from what
 is in the cluster; the end must be that of an undisturbed life, with the same Jobs, each created once.
+
+The first and the last write of each kind are part of `make test`, all of them of `make test-long`.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from trimtab_operator.runtime.kube import Kube
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import playing
 from tests.component.operator.finetunejobs import evaluation, finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
+from tests.long import SOME_OR_EVERY, first_and_last
 from tests.perturb.deaths import kept_running
 from tests.perturb.proxy import Proxy, Write
 from tests.resources import EVALUATIONS, FINETUNEJOBS
@@ -68,7 +72,10 @@ async def live(kube: Kube, kubeconfig: Path, namespace: str, folder: Path, kill_
     return Life({body["kind"]: masked(body["status"]) for body in bodies}, proxy.writes, killed.is_set())
 
 
-async def test_killed_after_each_write(kube: Kube, kubeconfig: Path, server: ApiServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", SOME_OR_EVERY)
+async def test_killed_after_each_write(
+    kube: Kube, kubeconfig: Path, server: ApiServer, tmp_path: Path, every: bool
+) -> None:
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def one(kill_after: int) -> Life:
@@ -87,10 +94,11 @@ async def test_killed_after_each_write(kube: Kube, kubeconfig: Path, server: Api
     names = ("demo-prepare-0", "demo-train-1", "demo-eval-prepare-0", "demo-eval-1")
     assert reference.jobs_created == dict.fromkeys(names, 1)
     count = len(reference.writes)
-    lives = await asyncio.gather(*(one(number) for number in range(1, count + 1)))
-    for number, life in enumerate(lives, start=1):
+    numbers = [*range(1, count + 1)] if every else first_and_last([write.kind for write in reference.writes])
+    lives = await asyncio.gather(*map(one, numbers))
+    for number, life in zip(numbers, lives, strict=True):
         story = f"killed after write {number} ({reference.writes[number - 1]}): {[str(w) for w in life.writes]}"
         assert life.killed or len(life.writes) < number, story  # a life may tell of less on its way
         assert life.jobs_created == reference.jobs_created, story
         assert life.statuses == reference.statuses, story
-    print(f"\nkilled after each of {count} writes: " + ", ".join(str(write) for write in reference.writes))
+    print(f"\nkilled after writes {numbers} of {count}: " + ", ".join(str(write) for write in reference.writes))

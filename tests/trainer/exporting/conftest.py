@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.trainer.train.conftest import short_answers
+
 from .models import NF4, Trained, trained
+
+__all__ = ["short_answers"]
 
 
 @pytest.fixture(scope="session")

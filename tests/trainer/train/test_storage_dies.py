@@ -6,7 +6,8 @@ carried it out the process is killed, or it fails by `TROUBLES`. Once the run be
 from its second checkpoint. Whatever has a manifest is whole at any time, and the attempts that follow end with the
 adapter of a run that nothing happened to, bit for bit, in the same objects.
 
-A few lives are part of `make test`, other operations in other ways for each method; `make test-storage` lives them all.
+A few lives are part of `make test`, other operations in other ways for each method; `make test-long` lives them all,
+which takes hours.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from trimtab_trainer.publishing.result import read_result
 from trimtab_trainer.storage import MANIFEST, Store, keys, open_store, read_manifest, verify
 from trimtab_trainer.training.checkpoint import Checkpoints
 
+from tests.long import LONG, SOME, long_unless
 from tests.trainer.conftest import ObjectStorage, write_keys
 from tests.trainer.front import Asked, Front, Refusal, front
 from tests.trainer.train.distributed.pods import Pod
 from tests.trainer.train.methods.stage import preference_run
 from tests.trainer.train.stage import StageRun, stage_run
 
-EVERY = os.environ.get("TRIMTAB_OPERATIONS") == "every"
 APART = 36
 """Operations between those of a method that are part of `make test`."""
 METHODS = ("SFT", "DPO", "KTO", "ORPO")
@@ -169,10 +170,13 @@ def check_whole(store: Store) -> None:
             verify(store, prefix, manifest)
 
 
-def troubles(method: str, number: int, operation: str) -> tuple[str, ...]:
-    """Return what happens in an operation of a method, the first being 1, each in a life of its own."""
+def troubles(method: str, number: int, operation: str, every: bool) -> tuple[str, ...]:
+    """Return what happens in an operation of a method, the first being 1, each in a life of its own.
+
+    `every`: all that can, in each of them.
+    """
     fitting = tuple(kind for kind in TROUBLES if operation.startswith(APPLY.get(kind, "")))
-    if EVERY:
+    if every:
         return fitting
     own = METHODS.index(method)
     place = number + own * APART // len(METHODS)
@@ -230,12 +234,16 @@ def scene(object_storage: ObjectStorage, tmp_path_factory: pytest.TempPathFactor
         yield of
 
 
+EVERY = pytest.param(True, id="every one", marks=[LONG, pytest.mark.timeout(0)])  # hours
+
+
+@pytest.mark.parametrize("every", [SOME, EVERY])
 @pytest.mark.parametrize("begun", [False, True], ids=["a run that begins", "a run that goes on"])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_operation_loses_a_run(scene: Callable[..., Scene], method: str, begun: bool) -> None:
+def test_no_operation_loses_a_run(scene: Callable[..., Scene], method: str, begun: bool, every: bool) -> None:
     made = scene(method, begun)
     for number, operation in enumerate(made.operations, 1):
-        for kind in troubles(method, number, operation):
+        for kind in troubles(method, number, operation, every):
             # From then on the run is over, and what is not deleted of its checkpoints is left to a rule of the bucket.
             over = RESULT in made.operations[:number]
             check_same(
@@ -243,7 +251,7 @@ def test_no_operation_loses_a_run(scene: Callable[..., Scene], method: str, begu
             )
 
 
-@pytest.mark.parametrize("method", METHODS if EVERY else METHODS[:2])
+@pytest.mark.parametrize("method", long_unless(lambda method: method in METHODS[:2], METHODS))
 def test_storage_that_is_slow_all_the_time_leaves_no_trace(scene: Callable[..., Scene], method: str) -> None:
     made = scene(method)
     check_same(made, made.live(Trouble("is slow")), "is slow")

@@ -1,19 +1,19 @@
 """Two thousand lives in a cluster where anything goes wrong, each one of its own seed.
 
-TRIMTAB_LIVES plays more of them: `make test-lives`.
+`make test-long` plays eighteen thousand more.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
+from tests.long import long_unless
 from tests.unit.lives import rollout, work
 from tests.unit.runtime.serving import new_key
 
-LIVES = int(os.environ.get("TRIMTAB_LIVES", "2000"))
+LIVES, MORE = 2_000, 20_000
 CHUNK = 50
 STEPS = 14
 KINDS = ("FineTuneJob", "Evaluation", "AdapterExport", "FineTuneJob", "AdapterRollout")
@@ -27,7 +27,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("first", range(0, LIVES, CHUNK))
+@pytest.mark.parametrize("first", long_unless(lambda first: first < LIVES, range(0, MORE, CHUNK)))
 def test_whatever_goes_wrong_nothing_is_done_twice_and_every_life_comes_to_rest(first: int, keys: Path) -> None:
     for seed in range(first, first + CHUNK):
         match KINDS[seed % len(KINDS)]:

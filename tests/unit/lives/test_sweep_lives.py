@@ -1,23 +1,22 @@
 """Lives of sweeps in a cluster where anything goes wrong, each one of its own seed.
 
-TRIMTAB_LIVES plays more of them: `make test-lives`.
+`make test-long` plays many more of them.
 """
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from trimtab_operator.runtime.rounds.suggesting import Suggesting
 
+from tests.long import long_unless
 from tests.unit.lives import sweep
 
-LIVES = int(os.environ.get("TRIMTAB_LIVES", "200"))
+LIVES, MORE = 100, 20_000
 CHUNK = 50
 STEPS = 14
 
 
-@pytest.mark.parametrize("first", range(0, LIVES, CHUNK))
+@pytest.mark.parametrize("first", long_unless(lambda first: first < LIVES, range(0, MORE, CHUNK)))
 def test_whatever_goes_wrong_the_same_trials_are_made_once_and_the_same_one_wins(
     first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
