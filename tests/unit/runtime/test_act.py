@@ -11,9 +11,10 @@ from trimtab_operator.api import FineTuneJobStatus
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.finetunejob import FINE_TUNE_JOB
 from trimtab_operator.domain.plan import Action, Create, Delete, Suspend
+from trimtab_operator.domain.views import SWEEP_LABEL
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import Cache
-from trimtab_operator.runtime.kube import JOBS, Body, Denied, Invalid, refusal_of
+from trimtab_operator.runtime.kube import JOBS, Body, Denied, Invalid, Resource, refusal_of
 from trimtab_operator.runtime.rounds.act import Actor, NameIsTaken
 from trimtab_operator.runtime.rounds.reconcile import is_refusal
 from trimtab_operator.runtime.rounds.workqueue import Retry
@@ -94,6 +95,37 @@ async def test_an_object_of_another_owner_is_not_taken_for_ours(world: World) ->
     with pytest.raises(NameIsTaken, match="Job demo-train-1"):
         await world.actor.act(Create(job()), ABOUT)
     assert len(world.cache.jobs) == 0
+
+
+def trial(**labels: str) -> Body:
+    """Return a FineTuneJob that the sweep "guide" makes."""
+    owner = {"kind": "FineTuneSweep", "name": "guide", "uid": "s", "controller": True}
+    body = finetunejob()
+    body["metadata"] |= {"labels": labels, "ownerReferences": [owner]}
+    return body
+
+
+async def test_a_trial_whose_labels_a_policy_takes_is_deleted_again_and_counts_as_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep finds its trials by their label: it would ask for this one in every round, without a pause."""
+    create = world.api.create
+
+    async def stripped(resource: Resource, namespace: str, body: Body) -> Body:
+        return await create(resource, namespace, {**body, "metadata": {**body["metadata"], "labels": {}}})
+
+    monkeypatch.setattr(world.api, "create", stripped)
+    with pytest.raises(Denied, match="or what tells that it is one of ours"):
+        await world.actor.act(Create(trial(**{SWEEP_LABEL: "guide"})), ABOUT)
+    assert world.api.objects == {}
+
+
+async def test_a_trial_that_lost_its_label_has_a_name_that_is_taken(world: World) -> None:
+    world.api.put(FINETUNEJOBS, trial())
+    with pytest.raises(NameIsTaken, match="FineTuneJob demo"):
+        await world.actor.act(Create(trial(**{SWEEP_LABEL: "guide"})), ABOUT)
+    world.api.put(FINETUNEJOBS, trial(**{SWEEP_LABEL: "guide"}))
+    await world.actor.act(Create(trial(**{SWEEP_LABEL: "guide"})), ABOUT)
 
 
 async def test_an_object_of_ours_that_is_being_deleted_is_waited_for(world: World) -> None:

@@ -129,11 +129,16 @@ class Actor:
     def is_child(self, resource: Resource, body: Body, owner_uid: str) -> bool:
         """Tell whether an object is one that we made: its controller says so, and it can be read as what we make.
 
-        Its labels may be anybody's. What is no attempt by them would be created again in every round otherwise.
+        Its labels may be anybody's. What is no attempt or no trial by them would be created again in every round
+        otherwise.
         """
         controller = controller_of(body)
-        ours = controller is not None and controller[2] == owner_uid
-        return ours and (resource is not JOBS or self._jobs.reads(body))
+        if controller is None or controller[2] != owner_uid:
+            return False
+        if resource.kind in self._own:
+            labels = body["metadata"].get("labels") or {}
+            return labels.get(OWNER_LABELS.get(controller[0], "")) == controller[1]
+        return resource is not JOBS or self._jobs.reads(body)
 
     async def _delete(self, action: Delete, about: dict[str, Any]) -> None:
         resource = BY_KIND[action.kind]
