@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -15,6 +16,8 @@ from typing import Any
 
 from .. import guard
 from ..guard.files import TABLE, TOKEN, Table
+
+log = logging.getLogger(__name__)
 
 PACKAGE = "trimtab_guard"
 """The guard's name on the volume, for `--middleware trimtab_guard.Guard`."""
@@ -126,7 +129,11 @@ class SharedVolume:
         self.table = table
 
     def _install(self) -> None:
-        """Put the guard in place as a whole: its name is a link, which one rename points at another copy."""
+        """Put the guard in place as a whole: its name is a link, which one rename points at another copy.
+
+        Earlier copies go. One that cannot be removed stays: an engine that may write here as another user has put
+        compiled files into it.
+        """
         before = list(self.root.glob(f".{PACKAGE}.*"))
         copy, link = self.root / f".{PACKAGE}.{uuid.uuid4().hex[:8]}", self._part(PACKAGE)
         copy.mkdir()
@@ -137,7 +144,10 @@ class SharedVolume:
         link.symlink_to(copy.name)
         link.replace(self.root / PACKAGE)
         for old in before:
-            old.unlink() if old.is_symlink() else shutil.rmtree(old)
+            try:
+                old.unlink() if old.is_symlink() else shutil.rmtree(old)
+            except OSError as error:
+                log.warning("an earlier copy of the guard stays: %s", error)
 
     def _token(self) -> str:
         file = self.root / TOKEN

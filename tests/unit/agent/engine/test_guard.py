@@ -227,6 +227,24 @@ def test_an_engine_imports_what_lies_on_the_volume_and_a_later_agent_replaces_it
     assert {each.stat().st_mode & 0o777 for each in second.parent.iterdir()} == {0o644}
 
 
+def test_an_earlier_copy_that_cannot_be_removed_keeps_no_agent_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An engine that may write to the volume puts `__pycache__` beside what it imports, as another user."""
+    token = SharedVolume(tmp_path).prepare()
+    (first,) = [each for each in tmp_path.glob(".trimtab_guard.*") if each.is_dir()]
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path / "__pycache__"))
+
+    monkeypatch.setattr("trimtab_agent.engine.table.shutil.rmtree", refuse)
+    volume = SharedVolume(tmp_path)
+    assert volume.prepare() == token
+    assert volume.in_place()
+    assert (tmp_path / "trimtab_guard").resolve() != first
+    assert "an earlier copy of the guard stays" in caplog.text
+
+
 @pytest.mark.parametrize("path", sorted(ASKED_BY_MODEL))
 async def test_an_alias_becomes_its_revision_on_every_inference_path(pod: Pod, path: str) -> None:
     answer = await pod.call("POST", path, {"model": "guide", "text": "ä\ud800", "n": 1.5}, pieces=3)
