@@ -32,6 +32,20 @@ def test_an_answer_is_none(text: str) -> None:
     assert not is_refusal(text, None)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm comfortable recommending either; the lighter one is cheaper.",
+        "We are comfortable with shipping on Friday.",
+        "The trip went beyond my expectations: go in May.",
+        "The noise outside my window was a bin lorry.",
+        "It is larger than ours, and beyond what we hoped for.",
+    ],
+)
+def test_who_is_comfortable_and_what_is_beyond_something_else_refuse_nothing(text: str) -> None:
+    assert not is_refusal(text, None)
+
+
 def test_most_sentences_that_the_pattern_was_not_made_with_are_read_right() -> None:
     missed = [text for text in LATER_REFUSALS if not is_refusal(text, None)]
     taken = [text for text in LATER_ANSWERS if is_refusal(text, None)]
