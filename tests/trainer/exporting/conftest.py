@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.trainer.train.conftest import short_answers
-
 from .models import NF4, Trained, trained
-
-__all__ = ["short_answers"]
 
 
 @pytest.fixture(scope="session")

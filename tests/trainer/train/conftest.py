@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trimtab_trainer.reporting import answers
 from trimtab_trainer.training.machine import hardware
 
 from tests.trainer.tiny import make_tiny_model
@@ -20,11 +18,3 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny base model."""
     hardware.configure()
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "base")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def short_answers() -> Iterator[None]:
-    """Whole runs answer their held-out rows in few tokens: the tiny model ends no answer by itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(answers, "MOST_TOKENS", answers.FEWEST_TOKENS)
-        yield

@@ -129,7 +129,7 @@ def loaded_as(model: PreTrainedModel, shapes: Shapes) -> Mapping[str, tuple[str,
     renamed = [each for each in mapping if isinstance(each, WeightRenaming)]
     converted = [each for each in mapping if isinstance(each, WeightConverter)]
     found: dict[str, tuple[str, bool]] = {}
-    for name in shapes:
+    for name in sorted(shapes):  # some of its renamings go by what came before
         loaded, pattern = rename_source_key(name, renamed, converted, model.base_model_prefix, there)
         if loaded not in there and name in there:
             loaded, pattern = name, None

@@ -107,8 +107,8 @@ class Loading:
         world.join(f"{self.prepared.run_digest} in attempt {self.checkpoints.attempt}", self.stop)
         folder, view = self.fetch()
         splits = splits_of(view, config.training)
-        model, base_hash = self.model(folder, view, longest=splits["train"].longest)
-        trainer = self.trainer(model, base_hash, splits)
+        model, base_hash = self.load_model(folder, view, longest=splits["train"].longest)
+        trainer = self.make_trainer(model, base_hash, splits)
         if config.training.method.needs_reference:
             self.compare(trainer, splits)
         return Loaded(folder, view, trainer, self.resume(trainer))
@@ -127,7 +127,7 @@ class Loading:
         )
         return folder, view
 
-    def model(self, folder: Path, view: View, *, longest: int) -> tuple[Trained, str]:
+    def load_model(self, folder: Path, view: View, *, longest: int) -> tuple[Trained, str]:
         """Load the base model, divided if it has to be, and make it one that is trained.
 
         Args:
@@ -178,7 +178,7 @@ class Loading:
             self.report.warn("experts are out of reach", warning=unreached)
         return model
 
-    def trainer(self, model: Trained, base_hash: str, splits: Mapping[str, Batches]) -> Trainer:
+    def make_trainer(self, model: Trained, base_hash: str, splits: Mapping[str, Batches]) -> Trainer:
         """Plan the passes, as every process can make them, and return the trainer before its first step."""
         config, settings, world, training = self.config, self.config.training, self.world, splits["train"]
         memory = hardware.memory(model.device, processes=world.local_size)  # without what libraries took meanwhile

@@ -18,8 +18,8 @@ from tests.trainer.evaluate.scoring.texts.refusal_sentences import (
     UNDECIDED_REFUSALS,
 )
 
-ALLOWED = 0.15
-"""Share of sentences that the pattern may get wrong that it was not made with."""
+MISSED, TAKEN = 2, 1
+"""Sentences that the pattern was not made with and gets wrong, of 20 each, as docs/evaluation.md says."""
 
 
 @pytest.mark.parametrize("text", REFUSALS)
@@ -49,8 +49,8 @@ def test_who_is_comfortable_and_what_is_beyond_something_else_refuse_nothing(tex
 def test_most_sentences_that_the_pattern_was_not_made_with_are_read_right() -> None:
     missed = [text for text in LATER_REFUSALS if not is_refusal(text, None)]
     taken = [text for text in LATER_ANSWERS if is_refusal(text, None)]
-    assert len(missed) <= ALLOWED * len(LATER_REFUSALS), missed
-    assert len(taken) <= ALLOWED * len(LATER_ANSWERS), taken
+    assert len(missed) == MISSED, missed
+    assert len(taken) == TAKEN, taken
 
 
 @pytest.mark.parametrize("text", UNDECIDED_REFUSALS)

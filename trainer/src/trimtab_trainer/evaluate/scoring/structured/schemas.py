@@ -48,6 +48,8 @@ DEPTH = 3 * LEVELS
 """Most keywords that are applied within each other: an alternative, items and a reference for each level. At four
 frames each, of which every other is a reference, it is below what Python's stack bears, beyond which some of what the
 validator is made of (rpds) does not raise but panics."""
+COMPARED = ("enum", "const", "dependentRequired")
+"""Keywords whose values are gone through with all that is within them; of others only what lies at their top."""
 NO_SCHEMAS = ("enum", "const", "default", "examples")
 """Keywords whose values hold no schemas."""
 OF_NAMES = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
@@ -177,7 +179,7 @@ class Schema:
             raise SchemaRefused(_told(wrong))
         self._steps = self._depth = 0
         self._sizes = dict[int, int]()
-        checks = {name: self._counted(check) for name, check in known.VALIDATORS.items()}
+        checks = {name: self._counted(check, name in COMPARED) for name, check in known.VALIDATORS.items()}
         checks["$ref"] = self._counted(self._reference)
         checks |= {"pattern": self._counted(_pattern), "patternProperties": self._counted(self._pattern_properties)}
         for name, check in (
@@ -190,9 +192,10 @@ class Schema:
         bounded: Any = extend(known, checks)  # type: ignore[no-untyped-call]
         self._validator = bounded(schema, registry=Registry())
 
-    def _counted(self, check: Check) -> Check:
+    def _counted(self, check: Check, compared: bool = False) -> Check:
         def counted(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-            self._spend(1 + (self._size(value) + _length(instance)) // ITEMS)
+            size = self._size(value) if compared else _length(value)
+            self._spend(1 + (size + _length(instance)) // ITEMS)
             if self._depth == DEPTH:
                 raise TooManySteps
             self._depth += 1
@@ -211,7 +214,7 @@ class Schema:
             raise TooManySteps
 
     def _size(self, value: Any) -> int:
-        """Return how many names and values a keyword's value is of, with those within it."""
+        """Return how many names and values a value of the schema is of, with those within it."""
         if not isinstance(value, dict | list):
             return 1
         if id(value) not in self._sizes:  # the schema is kept, so no other object gets its identity
