@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from trimtab_trainer.contract import (
@@ -41,12 +41,12 @@ from .finetunejob import (
     OutputTarget,
     unchanged,
 )
-from .pods.template import PodTemplate, check_one_device, one_device_rule
+from .pods.names import OBJECT_NAME
+from .pods.resources import check_one_device, one_device_rule
+from .pods.template import PodTemplate
 from .status.conditions import PASSED, SUCCEEDED
 from .status.reasons import EVALUATION_EXPLANATIONS, OF_WARNED, PASSED_EXPLANATIONS
 from .work import RetryBudgets
-
-OBJECT_NAME = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
 
 
 class Artifact(Model):
@@ -377,7 +377,7 @@ class EvaluationSpec(Model):
             raise ValueError("quantization is for the precision AsTrained")
         check_engine(self.engine, self.precision)
         check_judge(self.tasks, has_judge=self.judge is not None, has_baseline=self.baseline is not None)
-        check_one_device(self.template)
+        check_one_device(self.template.resources)
         return self
 
     def _check_anchor(self) -> None:
