@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from huggingface_hub.hf_api import RepoFile
 from ..contract import Credentials, HubSource
 from ..contract.parsing import Unreadable
 from ..errors import HubFailed, SettingsInvalid
+from ..folders import remove
 from ..storage import FileEntry, ObjectDamaged
 from .keys import read_hub_keys
 from .refusal import OverQuota, damaged, named, retry_after
@@ -116,7 +116,7 @@ class Hub:
         Raises:
             HubFailed: SOURCE_DAMAGED where it is not what the listing says.
         """
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         path = Path(
             self._ask(
                 lambda: hf_hub_download(
