@@ -204,7 +204,7 @@ class AdapterExportStatus(WorkStatus):
     )
     artifact: ExportedStatus | None = Field(default=None, description="artifact that was made.")
 
-    @computed_field(  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]  # mypy knows no property that is decorated
         description="summary is what kubectl get prints; programs read the other fields."
     )
     @property

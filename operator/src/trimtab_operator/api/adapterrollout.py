@@ -453,7 +453,7 @@ class AdapterRolloutStatus(SummarizedStatus):
         description="sequence of the newest documents: [leaseTransitions, n].",
     )
 
-    @computed_field(  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]  # mypy knows no property that is decorated
         description="summary is what kubectl get prints; programs read the other fields."
     )
     @property

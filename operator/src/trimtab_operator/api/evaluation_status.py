@@ -151,7 +151,7 @@ class EvaluationStatus(WorkStatus):
     )
     results_omitted: int = Field(default=0, ge=0, description="resultsOmitted: how many are in the report only.")
 
-    @computed_field(  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]  # mypy knows no property that is decorated
         description="summary is what kubectl get prints; programs read the other fields."
     )
     @property
