@@ -17,10 +17,10 @@ from huggingface_hub import HfApi, hf_hub_download, set_client_factory
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
+from .. import folders
 from ..contract import Credentials, HubSource
 from ..contract.parsing import Unreadable
 from ..errors import HubFailed, SettingsInvalid
-from ..folders import remove
 from ..storage import FileEntry, ObjectDamaged
 from .keys import read_hub_keys
 from .refusal import OverQuota, damaged, named, retry_after
@@ -116,7 +116,7 @@ class Hub:
         Raises:
             HubFailed: SOURCE_DAMAGED where it is not what the listing says.
         """
-        remove(folder)
+        folders.remove(folder)
         path = Path(
             self._ask(
                 lambda: hf_hub_download(
