@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from trimtab_local.progress import Failed
@@ -78,11 +79,14 @@ class Mirror:
             if found := look():
                 return found
             with self._moved:
-                moved = self._moved.wait_for(lambda seen=seen: self._moves != seen, quiet)  # type: ignore[misc]
+                moved = self._moved.wait_for(partial(self._has_moved_since, seen), quiet)
                 if self._broken is not None:
                     raise self._broken
             if not moved:
                 raise Quiet(f"waited for {what}, and nothing has moved in {self.namespace} for {quiet:.0f} s")
+
+    def _has_moved_since(self, seen: int) -> bool:
+        return self._moves != seen
 
     def _keep(self, kind: str) -> None:
         """Follow the objects of a kind for as long as this is open."""

@@ -117,7 +117,8 @@ def index(release: Release) -> None:
 def chart(release: Release) -> None:
     """Package the chart, pinned to the images of this release, and push it."""
     folder = DIST / "chart" / "trimtab"
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     shutil.copytree(ROOT / "charts/trimtab", folder)
     values = folder / "values.yaml"
     values.write_text(pinned(values.read_text(), release.registry, release.digests))

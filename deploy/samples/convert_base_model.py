@@ -38,11 +38,13 @@ def packaged_gguf() -> Path:
 def convert(gguf: Path, folder: Path) -> None:
     """Write the folder; it appears only when it is complete."""
     unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
     unfinished.mkdir(parents=True)
     convert_weights(gguf, unfinished)
     convert_tokenizer(gguf, unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        shutil.rmtree(folder)
     unfinished.rename(folder)
 
 

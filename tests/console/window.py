@@ -56,7 +56,7 @@ class Window:
         """Wait until an expression is true; while a page is replaced there is nothing to ask."""
         end = time.monotonic() + SECONDS
         while True:
-            with contextlib.suppress(Navigated):
+            with contextlib.suppress(Navigated):  # as its docstring has it
                 told = self._devtools.ask("Runtime.evaluate", expression=expression, returnByValue=True)
                 if told["result"].get("value") is True:
                     return

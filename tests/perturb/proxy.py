@@ -164,7 +164,7 @@ class Proxy:
                     if not self.drop(resource, json.loads(line)):
                         await response.write(line)
         except (ConnectionError, aiohttp.ClientError):
-            pass
+            pass  # either side went, as a connection may: the operator watches again
         finally:
             self._watches.pop(task, None)
         return response

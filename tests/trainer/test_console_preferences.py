@@ -194,7 +194,7 @@ def test_every_sign_that_can_be_stored_is_one_that_training_reads() -> None:
         row = json.dumps({**LABELLED, "completion": f"a{sign}"})
         try:
             (written,) = rows_of(row, "UnpairedPreference")
-        except Invalid:
+        except Invalid:  # the console keeps no such row
             continue
         Reader("row").labelled(json.loads(written))
         kept += 1

@@ -195,7 +195,7 @@ def test_a_killed_process_leaves_none_behind(tiny_model: Path, tmp_path: Path) -
                     session
                 ):
                     found.append(int(folder.name))
-            except OSError:
+            except OSError:  # it ended meanwhile
                 continue
         return found
 

@@ -212,7 +212,7 @@ def test_the_prompt_is_the_one_that_an_engine_renders_and_the_tokens_are_exact(
         assert tokenizer._template is not None
         try:
             sequences = tokenizer._template.sequences(messages, tools)
-        except Refused:
+        except Refused:  # which conversations are is said above; two at least are none
             continue
         (prompt,) = tokenizer.tokenise_prompts([row])
         shape = tokenizer._template.shape(messages[:-1], tools)

@@ -318,7 +318,7 @@ def test_a_download_ends_where_the_object_should(tmp_path: Path, impatient: None
                 while Endless.sent < 300 << 20:
                     Endless.sent += self.wfile.write(bytes(1 << 20))
             except OSError:
-                pass
+                pass  # who has had enough hangs up
 
         def log_message(self, *_: object) -> None:
             pass

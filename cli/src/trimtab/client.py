@@ -93,7 +93,7 @@ class Client:
         for kind in asked:
             try:
                 found.append(parse(kind, self._server.get(_resource(kind).path(self.namespace, name))))
-            except NotFound:
+            except NotFound:  # told below, if it is of none of them
                 continue
             except (NotInstalled, NotAllowed) as problem:
                 refusals.append(problem)
@@ -330,7 +330,7 @@ class Client:
         for kind in chosen:
             try:
                 return parse(kind, self._server.get(_resource(kind).path(self.namespace, plain)))
-            except NotFound:
+            except NotFound:  # told below, if it is of none of them
                 continue
         raise self._not_found(chosen, plain)
 
@@ -341,7 +341,7 @@ class Client:
                 known += [
                     str(body["metadata"]["name"]) for body in self._server.items(_resource(kind).path(self.namespace))
                 ]
-            except (NotAllowed, NotInstalled):
+            except (NotAllowed, NotInstalled):  # only a hint is made of them
                 continue
         what = asked[0].name if len(asked) == 1 else "object"
         there = near(name, known) or ("see kubectl trimtab list" if known else "see kubectl trimtab list -A")

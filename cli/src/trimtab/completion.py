@@ -39,7 +39,7 @@ def completed(words: Sequence[str]) -> str:
         with (
             contextlib.redirect_stdout(told),
             contextlib.redirect_stderr(io.StringIO()),
-            contextlib.suppress(SystemExit),
+            contextlib.suppress(SystemExit),  # how click ends when it has completed
         ):
             app(prog_name=PROGRAM)
     finally:

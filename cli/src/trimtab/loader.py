@@ -1,4 +1,8 @@
-"""YAML of manifests, read as kubectl reads it: into what JSON has, and numbers as YAML 1.2 writes them."""
+"""YAML of manifests, read as kubectl reads it: into what JSON has, and numbers as YAML 1.2 writes them.
+
+The trainer reads the file of a search in the same spirit (`sweep.configuration.SearchLoader`), but neither is installed
+with the other: what it trusts is a person's own file, and here it is whatever was put into a page.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def watch(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Watch objects change, losses as sparklines, until Ctrl-C. Into a pipe: a line for each change."""
-    with client_of(namespace, context, kubeconfig) as client, contextlib.suppress(KeyboardInterrupt):
+    with client_of(namespace, context, kubeconfig) as client, contextlib.suppress(KeyboardInterrupt):  # how it ends
         pictures = client.watch(kind, all_namespaces=all_namespaces)
         if sys.stdout.isatty():
             _watch_live(pictures, all_namespaces)
@@ -150,7 +150,7 @@ def logs(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """Print the logs of all attempts. Of pods that are gone: what the status has."""
-    with client_of(namespace, context, kubeconfig) as client, contextlib.suppress(KeyboardInterrupt):
+    with client_of(namespace, context, kubeconfig) as client, contextlib.suppress(KeyboardInterrupt):  # of --follow
         attempt, told = -1, False
         for each in client.logs(name, follow=follow, tail=tail, storage=storage):
             told = True

@@ -129,7 +129,8 @@ class Cluster:
         instance = self.instance
         if len(str(instance.socket)) > 100:
             raise Failed(f"{instance.socket} is too long for a socket: set TRIMTAB_CACHE to a shorter folder")
-        shutil.rmtree(instance.folder, ignore_errors=True)
+        if instance.folder.exists():
+            shutil.rmtree(instance.folder)
         instance.folder.mkdir(parents=True, mode=0o755)
         instance.images.mkdir(parents=True, exist_ok=True)
         (instance.folder / "mode").write_text("control-plane" if self.control_plane else "node")

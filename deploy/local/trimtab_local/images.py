@@ -200,7 +200,8 @@ def _scratch(name: str) -> Iterator[Path]:
     memory = Path("/dev/shm")
     plenty = found and int(found[1]) << 10 > PLENTY and memory.is_dir() and shutil.disk_usage(memory).free > PLENTY
     folder = (memory if plenty else cache() / "buildah") / f"trimtab-build-{name}"
-    shutil.rmtree(folder, ignore_errors=True)  # what a build that was killed has left
+    if folder.exists():  # what a build that was killed has left
+        shutil.rmtree(folder)
     folder.mkdir(parents=True)
     try:
         yield folder

@@ -59,7 +59,7 @@ async def ensure(api: Api, namespace: str, name: str) -> bool:
     try:
         await api.get(SECRETS, namespace, name)
     except NotFound:
-        pass
+        pass  # it is made below
     else:
         return False
     try:

@@ -138,7 +138,7 @@ def resources(session: int) -> tuple[float, float]:
                 pages += int((folder / "statm").read_text().split()[1])
                 # Of itself, and of children that have ended.
                 ticks += sum(int(value) for value in about[11:15])
-        except OSError:
+        except OSError:  # it ended meanwhile
             continue
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, ticks / os.sysconf("SC_CLK_TCK")
 

@@ -191,7 +191,7 @@ def in_cluster(
         reader, end = Reader(f"http://127.0.0.1:{port}"), time.monotonic() + SECONDS
         while True:
             assert process.poll() is None
-            with contextlib.suppress(ConnectionRefusedError):
+            with contextlib.suppress(ConnectionRefusedError):  # it does not listen yet
                 if reader.get("/healthz")[0] == 200:
                     break
             assert time.monotonic() < end, "it did not begin"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
 import pytest
 from trimtab_operator.runtime.kube import CONFIGMAPS, MERGE_PATCH, Body, Kube, NotFound
@@ -88,7 +87,7 @@ async def test_a_finetunejob_without_any_time_after_its_end_is_deleted_when_it_i
         held = await kube.get(FINETUNEJOBS, namespace, "demo")
         await kube.patch(EVALUATIONS, namespace, "demo", MERGE_PATCH, {"spec": {"suspend": False}})
         body = await until_state(kube, namespace, "demo", "Completed", resource=EVALUATIONS)
-        with suppress(NotFound):
+        with pytest.raises(NotFound):
             await until(kube, namespace, "demo", lambda body: False, what="its deletion")
     assert "deletionTimestamp" not in held["metadata"]
     assert verdict_of(body) == ("True", "Passed")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 
+import pytest
 from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, MERGE_PATCH, Body, Kube, NotFound
 from trimtab_trainer.base.decoders import shapes_of_config
 from trimtab_trainer.contract import PROCESSES, LoraSettings, Reason, RunConfig, Stage, TrainLimits
@@ -171,7 +171,7 @@ async def test_what_was_deleted_after_its_time_is_not_missed(kube: Kube, namespa
     await start()
     async with playing(kube, namespace):
         await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace, ttlSecondsAfterFinished=1))
-        with suppress(NotFound):
+        with pytest.raises(NotFound):
             await until(kube, namespace, "demo", lambda body: False, what="its deletion")
 
 

@@ -120,6 +120,6 @@ async def _claim(runner: web.AppRunner) -> str:
         try:
             await web.TCPSite(runner, f"{network}.1", PORT).start()
             return network
-        except OSError:
+        except OSError:  # another test plays there
             continue
     raise RuntimeError("too many tests play trainers on this machine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -240,6 +241,30 @@ def test_two_processes_do_not_search_in_one_folder(tmp_path: Path, played: Playe
     assert [each["state"] for each in lines(file)] == ["Complete"]
     search(write(tmp_path, maxTrials=1))
     assert len(played.configs) == 1, "it is free again, and nothing is trained twice"
+
+
+def fail_to_lock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fail(*of: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+def test_a_folder_that_cannot_be_locked_is_refused(
+    tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_lock(monkeypatch, errno.EIO)
+    with pytest.raises(SettingsInvalid, match=r"cannot be locked \(Input/output error\).*--folder"):
+        search(write(tmp_path, maxTrials=1))
+    assert not played.configs
+
+
+def test_a_file_system_without_locks_can_be_searched_in(
+    tmp_path: Path, played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_lock(monkeypatch, errno.ENOLCK)
+    search(write(tmp_path, maxTrials=1))
+    assert len(played.configs) == 1
 
 
 FILES: dict[str, tuple[str, str]] = {

@@ -71,6 +71,6 @@ async def answers(port: int) -> None:
                     if response.status == 200:
                         return
             except OSError:
-                pass
+                pass  # it does not listen yet
             await asyncio.sleep(0.05)
     raise AssertionError("the agent does not answer")

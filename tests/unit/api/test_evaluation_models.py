@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from trimtab_operator.api import AttemptStatus, Condition, Evaluation, EvaluationProgress, EvaluationStatus, ModelStatus
-from trimtab_operator.api.evaluation import EvaluationSources
+from trimtab_operator.api.evaluation_status import EvaluationSources
 from trimtab_operator.api.status.conditions import MESSAGE_LENGTH
 from trimtab_operator.api.work import ATTEMPT_MESSAGE_LENGTH, EARLIER_MESSAGE_LENGTH, MirroredStatus
 from trimtab_operator.domain.evaluation.results import note_outcome

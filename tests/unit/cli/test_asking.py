@@ -136,7 +136,7 @@ def test_a_list_that_comes_byte_by_byte_holds_nobody_up(monkeypatch: pytest.Monk
             self.send_response(200 if self.path.startswith("/well") else 500)
             self.send_header("Content-Length", "100000")
             self.end_headers()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # who was asked for no more hangs up
                 while not over.wait(0.05):
                     self.wfile.write(b" ")
 

@@ -95,7 +95,7 @@ class AgentsInMemory:
             await asyncio.sleep(wait + ANSWER_SECONDS)
             raise AgentUnreachable("timeout")
         if after is not None and pod.version <= after:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError):  # no news: it answers with what it has
                 async with asyncio.timeout(wait):
                     await pod.news.wait()
             network.reached(address.uid)

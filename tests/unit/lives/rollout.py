@@ -112,7 +112,7 @@ class Life:
             self._tell(key)
 
     async def _look_for_orphans(self) -> None:
-        with suppress(ApiError, Unreachable, Died):
+        with suppress(ApiError, Unreachable, Died):  # as in any round: the next look finds them
             for key in await orphans(self.operator.cache, self.operator.desired):
                 self._tell(key)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,7 +174,7 @@ async def test_rollouts_that_do_not_exist_delay_no_other_namespace(tmp_path: Pat
         for number in range(3):
             innocent = Key("AdapterRollout", "other", f"innocent-{number}")
             operator.queue.add(innocent)
-            await until(lambda innocent=innocent: innocent in operator.seen)  # type: ignore[misc]
+            await until(partial(operator.seen.__contains__, innocent))
             await asyncio.sleep(0.3)
         asked = [name for name in operator.api.gets if name.startswith("g")]
         turns = 2 + (time.monotonic() - began) / agentpoller.GHOSTS_SECONDS

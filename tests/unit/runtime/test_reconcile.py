@@ -234,7 +234,7 @@ async def test_an_error_that_lasts_is_told_in_the_state_and_ends_nothing(error: 
     assert "conditions" not in rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"], "most errors pass"
     for _ in range(1200):
         now += timedelta(seconds=1)
-        with contextlib.suppress(ApiError, Unreachable):
+        with contextlib.suppress(ApiError, Unreachable):  # the queue tries again
             await rounds.round(KEY)
     (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
     assert (found["status"], found["reason"]) == ("Unknown", "Pending")
@@ -267,7 +267,7 @@ async def test_patience_with_a_refusal_does_not_begin_with_what_is_waited_for_be
         rounds.api.before = failing("create", "jobs", error)
         for _ in range(seconds):
             now += timedelta(seconds=1)
-            with contextlib.suppress(ApiError):
+            with contextlib.suppress(ApiError):  # the queue tries again
                 await rounds.round(KEY)
         (found,) = rounds.api.objects["finetunejobs", NAMESPACE, "demo"]["status"]["conditions"]
         return found["status"], found["reason"]

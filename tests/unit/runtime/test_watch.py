@@ -73,7 +73,7 @@ class World:
         await self.audit.fill()
         self.told.clear()
         self.api.calls.clear()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError):  # it would follow for ever
             async with asyncio.timeout(seconds):
                 await self.watch.run(self.audit.moments["jobs", None])
 

@@ -6,7 +6,6 @@ can be killed and repeated at any moment: what it wrote has a content address an
 
 from __future__ import annotations
 
-import shutil
 import uuid
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -47,6 +46,7 @@ from .data.view import total_steps
 from .errors import SettingsInvalid
 from .estimating.dimensions import dimensions
 from .estimating.fitting import check_held, warnings_of_limits
+from .folders import remove
 from .publishing.result import read_result
 from .report import Report
 from .serving_limits import serving_warnings
@@ -346,7 +346,7 @@ def _asked(config: RunConfig, scratch: Path, report: Report) -> tuple[Source, ..
 
 def _copy(config: RunConfig, name: str, uri: str, scratch: Path, report: Report) -> Source:
     folder = scratch / "sources" / name
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
     source = copy(uri, config.dataset.credentials, folder)
     report("data copied", source=name, files=len(source.files), bytes=sum(entry.size for entry in source.files))
     return source

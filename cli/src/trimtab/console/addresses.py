@@ -58,7 +58,7 @@ class Selection:
 
     def query(self, **changes: object) -> str:
         """Return the query of this selection with changes, without what is the default."""
-        told = replace(self, **{"page": 1, **changes})  # type: ignore[arg-type]
+        told = replace(self, **{"page": 1, **changes})  # type: ignore[arg-type]  # each field has its own type
         default = Selection()
         names = ("text", "state", "order", "page")
         pairs = [(name, getattr(told, name)) for name in names if getattr(told, name) != getattr(default, name)]

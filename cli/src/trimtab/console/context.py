@@ -140,7 +140,7 @@ class Context:
         def ask() -> tuple[str, ...]:
             try:
                 found = caller.server.items(NAMESPACES.path())
-            except Problem:
+            except Problem:  # where that is more than a right, what the page itself asks for says so
                 return ()
             return tuple(sorted(text(mapping(each.get("metadata")).get("name")) for each in found)[:NAMESPACES_SHOWN])
 

@@ -223,7 +223,7 @@ class Provider:
         try:
             told = jwt.decode(
                 written,
-                KeySet.import_key_set(keys),  # type: ignore[arg-type]
+                KeySet.import_key_set(keys),  # type: ignore[arg-type]  # it refuses what are none
                 algorithms=[each for each in ALGORITHMS if each in offered],
             )
             claims = CodeIDToken(

@@ -156,7 +156,7 @@ class SharedVolume:
             if len(token) >= 32:
                 return token
         except FileNotFoundError:
-            pass
+            pass  # the first start on this volume: it is made below
         token = secrets.token_urlsafe(32)
         part = self._part(TOKEN)
         part.touch(mode=0o600)

@@ -7,14 +7,14 @@ those that a FineTuneJob reads, and their digest is the one that its adapter nam
 from __future__ import annotations
 
 import logging
-import shutil
+import socket
 import time
-import uuid
 from pathlib import Path
 
 from trimtab_trainer.base.base_model import BaseModel, digest_of_entries, find_base_model
 from trimtab_trainer.contract import Reason, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
+from trimtab_trainer.folders import emptied, remove
 from trimtab_trainer.storage import FileEntry
 
 from .. import logs
@@ -37,8 +37,9 @@ def fetch_base_model(settings: StoredBaseModel, folder: Path) -> str:
     if found is not None and found == settings.digest:
         log.info("base model is there", extra=logs.keys(uri=settings.uri, digest=found))
         return found
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".part-{uuid.uuid4().hex[:8]}"
+    # Of this pod, whose container may have been killed in the middle of it before, and not of another that shares the
+    # volume and is at it.
+    part = emptied(folder / f".part-{socket.gethostname()}")
     try:
         entries = tuple(model.store.download(name, part / name, size=size) for name, size in model.sizes.items())
         digest = digest_of_entries(entries)
@@ -51,7 +52,7 @@ def fetch_base_model(settings: StoredBaseModel, folder: Path) -> str:
         for entry in entries:
             (part / entry.path).replace(folder / entry.path)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        remove(part)
     size, seconds = sum(entry.size for entry in entries), round(time.monotonic() - started, 1)
     log.info("base model fetched", extra=logs.keys(uri=settings.uri, digest=digest, bytes=size, seconds=seconds))
     return digest

@@ -9,14 +9,11 @@ from .adapterrollout import (
     AdapterRolloutSpec,
     AdapterRolloutStatus,
 )
-from .evaluation import (
+from .evaluation import Evaluation, EvaluationBaseline, EvaluationSpec, EvaluationTarget
+from .evaluation_status import (
     RESULTS_KEPT,
-    Evaluation,
-    EvaluationBaseline,
     EvaluationProgress,
-    EvaluationSpec,
     EvaluationStatus,
-    EvaluationTarget,
     FailedCheck,
     ModelStatus,
     ResultStatus,

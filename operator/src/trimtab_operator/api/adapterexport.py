@@ -11,8 +11,9 @@ from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST, EXPORT_URI, OBJECT_URI
 
 from .definitions.customresource import AGE, OF_SUCCEEDED, CustomObject, CustomResource, condition_path
-from .evaluation import OBJECT_NAME, Artifact
+from .evaluation import Artifact
 from .finetunejob import NAME_LENGTH, SECRET_NAME, unchanged
+from .pods.names import OBJECT_NAME
 from .pods.template import ProcessorTemplate
 from .status.conditions import SUCCEEDED
 from .status.reasons import EXPORT_EXPLANATIONS, OF_WARNED
@@ -203,7 +204,7 @@ class AdapterExportStatus(WorkStatus):
     )
     artifact: ExportedStatus | None = Field(default=None, description="artifact that was made.")
 
-    @computed_field(  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]  # mypy knows no property that is decorated
         description="summary is what kubectl get prints; programs read the other fields."
     )
     @property

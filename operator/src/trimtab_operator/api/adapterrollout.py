@@ -15,8 +15,8 @@ from trimtab_trainer.contract.settings import DIGEST, OBJECT_URI
 
 from .approvals import APPROVALS_MAXIMUM, AUTHOR_TOLD, Approvals, ApprovalStatus
 from .definitions.customresource import AGE, CustomObject, CustomResource, condition_path
-from .evaluation import OBJECT_NAME
 from .finetunejob import NAME_LENGTH
+from .pods.names import OBJECT_NAME
 from .pods.scheduling import LABEL_VALUE
 from .status.conditions import Condition
 from .status.rollout_reasons import (
@@ -453,7 +453,7 @@ class AdapterRolloutStatus(SummarizedStatus):
         description="sequence of the newest documents: [leaseTransitions, n].",
     )
 
-    @computed_field(  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]  # mypy knows no property that is decorated
         description="summary is what kubectl get prints; programs read the other fields."
     )
     @property

@@ -395,7 +395,7 @@ class FineTuneJobStatus(WorkStatus):
     checkpoint: CheckpointStatus | None = Field(default=None, description="checkpoint that an attempt resumes from.")
     artifact: ArtifactStatus | None = Field(default=None, description="artifact that was published.")
 
-    @computed_field(  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]  # mypy knows no property that is decorated
         description="summary is what kubectl get prints; programs read the other fields."
     )
     @property

@@ -377,7 +377,7 @@ class FineTuneSweepStatus(SummarizedStatus):
         description="trials in the order in which they were begun.",
     )
 
-    @computed_field(  # type: ignore[prop-decorator]
+    @computed_field(  # type: ignore[prop-decorator]  # mypy knows no property that is decorated
         description="summary is what kubectl get prints; programs read the other fields."
     )
     @property

@@ -11,7 +11,7 @@ from trimtab_trainer.contract.model import rules
 from trimtab_trainer.contract.settings import DIGEST
 
 from .definitions.customresource import AGE, CustomObject, CustomResource, condition_path
-from .evaluation import OBJECT_NAME
+from .pods.names import OBJECT_NAME
 from .status.conditions import NOT_UNDERSTOOD, Condition
 from .status.reasons import Explanation
 

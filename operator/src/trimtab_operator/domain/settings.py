@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from pydantic import Field
 from trimtab_trainer.contract import Model
 
+from trimtab_operator.api.pods.names import OBJECT_NAME
 from trimtab_operator.api.pods.scheduling import LABEL_KEY, LABEL_VALUE, Toleration
-from trimtab_operator.api.pods.template import OBJECT_NAME, LocalObjectReference
+from trimtab_operator.api.pods.template import LocalObjectReference
 
 USER_ID = 65532
 ID = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -22,7 +22,7 @@ async def serve(port: int, application: web.Application, host: str | None = None
 def probes(live: Check, ready: Check) -> web.Application:
     """Return `/healthz` and `/readyz`: 200 or 503, and which findings did not hold."""
 
-    def answer(check: Check) -> Callable[[web.Request], object]:
+    def answer(check: Check) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(_: web.Request) -> web.Response:
             found = check()
             text = "".join(f"[{'+' if holds else '-'}]{name}\n" for name, holds in found.items())
@@ -31,7 +31,7 @@ def probes(live: Check, ready: Check) -> web.Application:
         return handle
 
     application = web.Application()
-    application.add_routes([web.get("/healthz", answer(live)), web.get("/readyz", answer(ready))])  # type: ignore[arg-type]
+    application.add_routes([web.get("/healthz", answer(live)), web.get("/readyz", answer(ready))])
     return application
 
 

@@ -33,7 +33,7 @@ FENCE_SHARE = 0.9
 """Of the lease: how long after its last renewal a leader may still write; followers wait for the whole of it."""
 
 
-class Lock(BaseLock):  # type: ignore[misc]
+class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no types
     """A Lease. Only the version that was read is replaced, so of two candidates one fails.
 
     One that has gone, by hand or with what a backup restored, ends nobody's leadership at once: its holder may still

@@ -134,7 +134,7 @@ class Pod:
         started = [pid for event in self.events if event["message"] == "processes started" for pid in event["pids"]]
         self.handle.kill()
         for pid in started:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it ended with its parent
                 os.kill(pid, signal.SIGKILL)
 
     def until(self, message: str) -> None:

@@ -88,6 +88,24 @@ def test_a_file_that_is_shorter_than_its_listing_leaves_nothing(
     assert held(volume) == {}
 
 
+def test_what_a_fetch_that_was_killed_has_left_takes_no_room(
+    stored: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed_at_it(store: FileStore, path: str, file: Path, **more: object) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("half of")
+        os._exit(9)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(FileStore, "download", killed_at_it)
+        if (process := os.fork()) == 0:
+            fetch_base_model(at(stored), volume)
+        assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
+    (volume / ".part-another-pod").mkdir()  # at it, on a volume that both share
+    fetch_base_model(at(stored), volume)
+    assert {path.name for path in volume.iterdir()} == {*FILES, ".part-another-pod"} - {"README.md"}
+
+
 def command(uri: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-m", "trimtab_agent", "fetch-base-model", "--uri", uri, "--folder", str(folder)]
     return subprocess.run(line, capture_output=True, text=True, env={**os.environ, **environment}, check=False)

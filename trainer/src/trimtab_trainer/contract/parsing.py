@@ -76,6 +76,12 @@ def whole_number(value: Any, name: str, least: int = 0, most: int = INTEGERS.sto
     return value
 
 
+def finite(value: Any) -> float | None:
+    """Return a value as the finite number that it is, None if it is none: a text, true, NaN or an infinity."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if number and math.isfinite(value) else None
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from huggingface_hub import HfApi, hf_hub_download, set_client_factory
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
+from .. import folders
 from ..contract import Credentials, HubSource
 from ..contract.parsing import Unreadable
 from ..errors import HubFailed, SettingsInvalid
@@ -116,7 +116,7 @@ class Hub:
         Raises:
             HubFailed: SOURCE_DAMAGED where it is not what the listing says.
         """
-        shutil.rmtree(folder, ignore_errors=True)
+        folders.remove(folder)
         path = Path(
             self._ask(
                 lambda: hf_hub_download(

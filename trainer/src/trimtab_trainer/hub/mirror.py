@@ -7,7 +7,6 @@ on with the file it was at.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +22,7 @@ from ..contract import (
 )
 from ..errors import SettingsInvalid
 from ..evaluate.harness.builtin import check_source
+from ..folders import remove
 from ..prepare import check_writable
 from ..progress import ProgressBoard
 from ..report import Report
@@ -47,7 +47,7 @@ def mirror(
     output = open_store(config.output.uri, config.output.credentials)
     check_writable(output)
     _check_builtin(config)
-    shutil.rmtree(scratch / "hub", ignore_errors=True)
+    remove(scratch / "hub")
     found, chosen = [], []
     for number, (uri, credentials) in enumerate(hub_sources(config).items()):
         source = HubSource.parse(uri)

@@ -40,6 +40,7 @@ from ..contract import (
 from ..data.preparation import page_uri
 from ..data.view import CHAT_TEMPLATE, View
 from ..errors import SettingsInvalid
+from ..folders import emptied
 from ..interruption import Interruption
 from ..report import Report
 from ..reporting.page import HeldOut, RunRecord, render
@@ -102,8 +103,7 @@ def export(
             f"{len(broken)} trained weights are not finite ({broken[0]}), so nothing is published; "
             "lower training.learningRate"
         )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    emptied(folder)
     if isinstance(model, Full):
         write_full(model, weights, base, folder)
     else:

@@ -173,7 +173,7 @@ class S3Store(Store):
 
     def _delete_one(self, path: str) -> None:
         key = self._key(path)
-        with suppress(ObjectMissing):
+        with suppress(ObjectMissing):  # deleted before
             self._call(path, lambda client: client.delete_object(Bucket=self._bucket, Key=key))
 
     def _put(self, path: str, data: bytes, once: bool = False) -> None:

@@ -151,7 +151,7 @@ def read_search(file: Path) -> LoneSearch:
 
 def _document(file: Path) -> dict[str, Any]:
     try:
-        document = yaml.load(file.read_text(), Loader=_AsInACluster)
+        document = yaml.load(file.read_text(), Loader=SearchLoader)
     except OSError as error:
         raise SettingsInvalid(f"{file}: {error.strerror}; give a FineTuneSweep with --config") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
@@ -167,8 +167,12 @@ def _document(file: Path) -> dict[str, Any]:
     return document
 
 
-class _AsInACluster(yaml.SafeLoader):
-    """Reads YAML as kubectl does: 1e-5 is a number, and no key is there twice."""
+class SearchLoader(yaml.SafeLoader):
+    """Reads a FineTuneSweep as a cluster does: 1e-5 is a number, and no key is there twice.
+
+    The command line has a loader of its own (`trimtab.loader.ManifestLoader`), because it is installed without this
+    package, and has to stand what strangers write.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -180,7 +184,7 @@ class _AsInACluster(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_AsInACluster.add_implicit_resolver(
+SearchLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
 )
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..contract.curve import Curve
 from ..contract.digest import canonical_json
-from ..contract.parsing import Unreadable, read_object
+from ..contract.parsing import Unreadable, finite, read_object
 from ..contract.sweeps.record import MAXIMUM_RECORDED, RecordedTrial, SweepRecord, read_lines, words_of
 from ..contract.sweeps.settings import MAXIMUM_PARAMETERS, TrialState
 from ..errors import SettingsInvalid
@@ -100,12 +99,6 @@ def _metrics(store: Store, path: str) -> dict[str, Any]:
         return read_object(store.read(path))
     except Unreadable as error:
         raise SettingsInvalid(f"{store.address(path)}: {error}; delete what is there, or publish it again") from error
-
-
-def finite(value: Any) -> float | None:
-    """Return a number that can be compared, None of anything else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) else None
 
 
 def curve_of(metrics: Mapping[str, Any]) -> Curve | None:

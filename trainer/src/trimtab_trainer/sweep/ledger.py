@@ -7,6 +7,7 @@ lock                  held by the process that searches here
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ from ..storage.store import replacing
 from .configuration import LoneSearch, Trial
 
 STATE, RESULT, LOCK = "search.json", "result.json", "lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+"""What a file system says that has no locks: two searches in one folder of it are not kept apart."""
 
 
 @dataclass
@@ -117,8 +120,12 @@ def searching(folder: Path) -> Iterator[None]:
             raise SettingsInvalid(
                 f"another process searches in {folder}; wait for its end, stop it, or give another folder with --folder"
             ) from None
-        except OSError:
-            pass  # a file system without locks
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise SettingsInvalid(
+                    f"{folder} cannot be locked ({error.strerror}), so another process could search in it too; give "
+                    "another folder with --folder"
+                ) from error
         yield
 
 

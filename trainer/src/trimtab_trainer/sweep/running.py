@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..contract import ExitCode, Reason, RunConfig, Stage, TerminationMessage, hub_sources
 from ..contract.curve import Curve
+from ..contract.parsing import finite
 from ..errors import Interrupted
 from ..interruption import Interruption
 from ..storage import open_store
@@ -63,9 +64,9 @@ def ran(config: RunConfig, folder: Path, name: str, stop: Interruption) -> Ran:
     cost = figures.get("cost")
     return Ran(
         seconds,
-        files.finite(figures.get("validationLoss")),
+        finite(figures.get("validationLoss")),
         files.curve_of(figures),
-        files.finite(cost.get("acceleratorSeconds")) if isinstance(cost, dict) else None,
+        finite(cost.get("acceleratorSeconds")) if isinstance(cost, dict) else None,
         rows=words.prepared.validation_digest if words.prepared is not None else None,
     )
 

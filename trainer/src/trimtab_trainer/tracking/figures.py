@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..contract.parsing import finite
 from ..contract.tracking import TrackingRecord
 
 CURVES = {"curve": "training", "evaluations": "validation"}
@@ -123,12 +123,6 @@ def _key(name: str) -> str:
     if posixpath.normpath(key) != key or key.startswith(("/", ".")):
         key = f"_{key.replace('/', '_')}"[:KEY_LENGTH]
     return key
-
-
-def finite(value: Any) -> float | None:
-    """Return a number that a tracker can keep, None of anything else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if number and math.isfinite(value) else None
 
 
 def _list(value: Any) -> list[Any]:

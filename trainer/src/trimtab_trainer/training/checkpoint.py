@@ -34,6 +34,7 @@ from torch import Tensor
 from ..contract import RunConfig
 from ..contract.parsing import read_object
 from ..errors import StorageFailed, TrainerError
+from ..folders import emptied, remove
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import (
@@ -214,8 +215,7 @@ class Checkpoints:
 
     def keep_best(self, tensors: dict[str, Tensor], kept_as: str = ADAPTER) -> None:
         """Keep weights at hand as the best, where no checkpoint is saved with them: one has them already."""
-        shutil.rmtree(self.best_folder, ignore_errors=True)
-        self.best_folder.mkdir(parents=True)
+        emptied(self.best_folder)
         save_parts(tensors, self.best_folder, kept_as)
 
     def wait(self, everything: bool = False) -> None:
@@ -273,7 +273,7 @@ class Checkpoints:
         name = self.name(step)
         folder = self._scratch / name
         try:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             due.checkpoint.write(folder)
             due.checkpoint = replace(due.checkpoint, weights={}, optimizer_tensors={})  # they are on disk by now
             if best is not None and best.checkpoint == name:
@@ -298,7 +298,7 @@ class Checkpoints:
             except TrainerError as error:  # more is kept than was asked for: no reason to stop
                 self._report.warn("old checkpoints not deleted", error=str(error))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
     def _stored_best(self, best: Best) -> str:
         """Return the name under which the best weights are stored; they are stored now if they are not.
@@ -319,8 +319,7 @@ class Checkpoints:
 
     def _keep_best_of(self, folder: Path) -> None:
         """Keep the weights that are in a folder as the best."""
-        shutil.rmtree(self.best_folder, ignore_errors=True)
-        self.best_folder.mkdir(parents=True)
+        emptied(self.best_folder)
         for file in folder.iterdir():
             if is_weights(file.name):
                 shutil.copyfile(file, self.best_folder / file.name)
@@ -378,7 +377,7 @@ class Checkpoints:
         names = sorted((name for name, files in listed.items() if MANIFEST in files), key=_order, reverse=True)
         for index, name in enumerate(names):
             folder = self._scratch / "resumed"
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
             try:
                 manifest = read_manifest(self.store, f"{self._prefix}/{name}")
                 if manifest is None or manifest.document.get(ADAPTER_ONLY) is True:
@@ -390,7 +389,7 @@ class Checkpoints:
                 self._report.warn("checkpoint is damaged, trying the one before", checkpoint=name, error=str(error))
                 continue
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
             self._whole.add(name)
             state = self._with_best_at_hand(checkpoint.state, names[index:])
             self._mine = {
@@ -434,7 +433,7 @@ class Checkpoints:
             except UNREADABLE:
                 continue
             finally:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
             if state.validation_loss is not None and state.evaluated_step == state.step:
                 found.append(Best(step=state.step, loss=state.validation_loss, checkpoint=name))
         for best in sorted(found, key=lambda best: best.loss):
@@ -468,7 +467,7 @@ class Checkpoints:
             self._keep_best_of(folder)
             self._whole.add(name)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
 
 
 def short_uid(uid: str) -> str:

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from .batches import IGNORED
 from .machine.sizing import CHUNK
+from .network.derived import applied
 
 Head = Callable[[Tensor], Tensor]
 """The output head: hidden states [n, H] to logits [n, V]; `trained` are its weights that are trained, if it has any."""
@@ -45,7 +46,7 @@ def summed_loss(
     where = targets.flatten() != IGNORED if chosen is None else chosen
     counting = None if weights is None else weights.flatten()[where]
     of = (targets.flatten()[where], counting)
-    return _SummedLoss.apply(hidden.flatten(0, 1)[where], of, head, chunk, *trained_of(head))  # type: ignore[no-any-return, no-untyped-call]
+    return applied(_SummedLoss, hidden.flatten(0, 1)[where], of, head, chunk, *trained_of(head))
 
 
 def trained_of(head: Head) -> tuple[Tensor, ...]:

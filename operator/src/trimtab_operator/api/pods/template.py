@@ -6,14 +6,14 @@ of a pod spec. List items have no static defaults: a GitOps tool that compares l
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field
 from trimtab_trainer.contract import Model
 from trimtab_trainer.contract.model import Rule, rules
 
-from .quantity import count_of
+from .names import DOMAIN_KEY, NAME, OBJECT_NAME
+from .resources import QUANTITY, ProcessorResources, ResourceRequirements, SingleResourceRequirements
 from .scheduling import ATOMIC, LABEL_VALUE, Affinity, Toleration, TopologySpreadConstraint, keyed_by
 
 RESERVED_PATHS = ("/run/trimtab", "/work", "/dev", "/tmp")
@@ -24,25 +24,6 @@ RESERVED_VOLUME_PREFIX = "trimtab-"
 
 RESERVED_ENV_PREFIX = "TRIMTAB_"
 
-_NUMBER = r"([0-9]+(\.[0-9]*)?|\.[0-9]+)"
-_QUANTITY_PATTERN = rf"^{_NUMBER}([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?$"
-QUANTITY = Annotated[
-    Annotated[int, Field(strict=True, ge=0)]
-    | Annotated[str, Field(min_length=1, max_length=32, pattern=_QUANTITY_PATTERN)],
-    WithJsonSchema(
-        {
-            "x-kubernetes-int-or-string": True,
-            "anyOf": [{"type": "integer"}, {"type": "string"}],
-            "pattern": _QUANTITY_PATTERN,
-            "minimum": 0,
-            "maxLength": 32,
-        }
-    ),
-]
-"""resource.Quantity, not negative: 1, "500m", "16Gi"."""
-
-OBJECT_NAME = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
-NAME = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 IMAGE = Annotated[str, Field(max_length=512, pattern=r"^[^\s]*$")]
 DATA_KEY = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 FILE_MODE = Annotated[int, Field(ge=0, le=0o777)]
@@ -53,9 +34,6 @@ def _exactly_one(*names: str) -> Rule:
     fields = ", ".join(f"has(self.{name})" for name in names)
     return f"[{fields}].filter(x, x).size() == 1", f"exactly one of {', '.join(names[:-1])} and {names[-1]} must be set"
 
-
-DOMAIN_KEY = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
-"""A qualified name with a domain."""
 
 _SHORT_KEYS: Rule = ("self.all(k, k.size() <= 317)", "a key must have at most 317 characters")
 
@@ -90,166 +68,10 @@ def _free_keys() -> list[Rule]:
     ]
 
 
-_WITH_DOMAIN = "nvidia.com/gpu and the like"
-_NAMES_OF_RESOURCES: Rule = (
-    "self.all(k, k in ['cpu', 'memory', 'ephemeral-storage'] || k.startsWith('hugepages-') || "
-    f"(k.matches('^{DOMAIN_KEY}$') && !k.startsWith('requests.')))",
-    "a resource must be cpu, memory, ephemeral-storage, hugepages-<size>, or a name with a domain as in nvidia.com/gpu",
-)
-_WHOLE_DEVICES: Rule = (
-    "self.all(k, !k.contains('/') || quantity(string(self[k])).isInteger())",
-    f"{_WITH_DOMAIN} are counted in whole numbers",
-)
-
-
-def _at_most_one(amounts: str, names: str) -> str:
-    one = f"quantity(string({amounts}[k])).compareTo(quantity('1')) <= 0"
-    return f"{amounts}.all(k, !k.matches('^({names})$') || {one})"
-
-
-_SLICES = r"nvidia\\.com/(gpu\\.shared|mig-.*)"
-_GPUS = rf"nvidia\\.com/gpu|{_SLICES}|amd\\.com/gpu"
-ONE_AT_MOST = re.compile(_GPUS.replace("\\\\", "\\"))  # in CEL a backslash is written twice
-"""Resources of which work that does not train has one."""
-_ONLY_TRAINING = "only training uses several GPUs, and more than one would be held for nothing: ask for 1"
-_ONE_SLICE: Rule = (
-    _at_most_one("self", _SLICES),
-    "slices of GPUs cannot train together, and more than one would be held for nothing: ask for 1, or for GPUs",
-)
-_ONE_DEVICE: Rule = (_at_most_one("self", _GPUS), _ONLY_TRAINING)
-
-
-def check_one_device(template: PodTemplate) -> None:
-    """Refuse what `one_device_rule` refuses.
-
-    Raises:
-        ValueError: the work would hold GPUs that it does not use.
-    """
-    resources = template.resources
-    asked = [] if resources is None else [resources.limits or {}, resources.requests or {}]
-    several = (name for side in asked for name in side if ONE_AT_MOST.fullmatch(name) and count_of(side[name]) > 1)
-    if any(several):
-        raise ValueError(_ONLY_TRAINING)
-
-
-def one_device_rule() -> Rule:
-    """Return the rule of the spec of work that uses one accelerator, about its template's resources."""
-    sides = [f"self.template.resources.{side}" for side in ("limits", "requests")]
-    each = " && ".join(f"(!has({side}) || {_at_most_one(side, _GPUS)})" for side in sides)
-    return f"!has(self.template.resources) || ({each})", _ONLY_TRAINING
-
-
-def _in_both(comparison: str, rest: str) -> str:
-    """Return the rule about what is in requests and in limits."""
-    compared = f"quantity(string(self.requests[k])).compareTo(quantity(string(self.limits[k]))) {comparison} 0"
-    return (
-        f"!has(self.limits) || !has(self.requests) || self.requests.all(k, {rest} || !(k in self.limits) || {compared})"
-    )
-
-
 class LocalObjectReference(Model):
     """An object in the same namespace."""
 
     name: OBJECT_NAME = Field(description="name of the object.")
-
-
-class UsedClaim(Model):
-    """A claim of the pod that the container uses."""
-
-    name: NAME = Field(description="name of one of the resourceClaims.")
-    request: NAME | None = Field(default=None, description="request of the claim to use; absent: all of it.")
-
-
-_LIMITS = "limits that the container must stay within; nvidia.com/gpu and the like: absent: the requests."
-_REQUESTS = "requests that the scheduler sets aside; absent: the limits."
-
-
-class ResourceRequirements(Model):
-    """Compute resources of the container."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            # The API server would say so of the Job, when it is too late to say so of this object.
-            (
-                _in_both("==", "!(k.contains('/') || k.startsWith('hugepages-'))"),
-                f"{_WITH_DOMAIN}, and hugepages, must be equal in limits and requests, or stand in one of them",
-            ),
-            (_in_both("<=", "false"), "a request must not be above the limit"),
-        )
-    )
-
-    limits: dict[str, QUANTITY] | None = Field(
-        default=None,
-        max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_SLICE),
-        description=_LIMITS,
-    )
-    requests: dict[str, QUANTITY] | None = Field(
-        default=None,
-        max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_SLICE),
-        description=_REQUESTS,
-    )
-    claims: list[UsedClaim] | None = Field(
-        default=None,
-        max_length=16,
-        json_schema_extra=keyed_by("name"),
-        description="claims of the resourceClaims that the container uses.",
-    )
-
-
-class SingleResourceRequirements(ResourceRequirements):
-    """Compute resources of a container that uses one accelerator at most."""
-
-    limits: dict[str, QUANTITY] | None = Field(
-        default=None,
-        max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
-        description=_LIMITS,
-    )
-    requests: dict[str, QUANTITY] | None = Field(
-        default=None,
-        max_length=16,
-        json_schema_extra=rules(_NAMES_OF_RESOURCES, _WHOLE_DEVICES, _ONE_DEVICE),
-        description=_REQUESTS,
-    )
-
-
-class ProcessorAmounts(Model):
-    """Amounts of what a container without accelerators uses."""
-
-    cpu: QUANTITY | None = Field(default=None, description="cpu in processors.")
-    memory: QUANTITY | None = Field(default=None, description="memory in bytes.")
-    ephemeral_storage: QUANTITY | None = Field(
-        default=None, alias="ephemeral-storage", description="ephemeral-storage in bytes."
-    )
-
-
-def _below_its_limit(name: str) -> str:
-    request, limit = f"self.requests.{name}", f"self.limits.{name}"
-    below = f"quantity(string({request})).compareTo(quantity(string({limit}))) <= 0"
-    return f"(!has(self.requests) || !has({request}) || !has(self.limits) || !has({limit}) || {below})"
-
-
-class ProcessorResources(Model):
-    """Compute resources of a container that uses no accelerator."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            (
-                " && ".join(map(_below_its_limit, ("cpu", "memory", "ephemeral__dash__storage"))),
-                "a request must not be above the limit",
-            )
-        )
-    )
-
-    claims: ClassVar[None] = None
-
-    limits: ProcessorAmounts | None = Field(default=None, description="limits that the container must stay within.")
-    requests: ProcessorAmounts | None = Field(default=None, description=_REQUESTS)
-
-
-AnyResources = ResourceRequirements | ProcessorResources
 
 
 class KeyToPath(Model):

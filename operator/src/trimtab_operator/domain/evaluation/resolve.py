@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trimtab_operator.api import AdapterRollout, Evaluation, EvaluationStatus, FineTuneJob, ModelStatus, State
-from trimtab_operator.api.evaluation import Artifact, EvaluationSources
+from trimtab_operator.api.evaluation import Artifact
+from trimtab_operator.api.evaluation_status import EvaluationSources
 
 from ..work.conditions import condition_of
 from ..work.mirrors import located

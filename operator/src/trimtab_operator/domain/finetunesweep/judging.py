@@ -8,7 +8,7 @@ from typing import Any
 from trimtab_trainer.contract.evaluation import RESULTS
 
 from trimtab_operator.api import API_VERSION, Evaluation, FineTuneSweep
-from trimtab_operator.api.evaluation import ResultStatus
+from trimtab_operator.api.evaluation_status import ResultStatus
 from trimtab_operator.api.sweep_judging import FinalEvaluation, SweepEvaluation
 
 from ..ownership import controlled_by

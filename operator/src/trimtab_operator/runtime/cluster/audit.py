@@ -105,7 +105,7 @@ class Audit:
                 log.warning("first list not finished", extra=keys(err=str(error)))
                 await asyncio.sleep(REST_AGAIN_SECONDS)
         while True:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError):  # nobody asked for it: it is due
                 async with asyncio.timeout(self.pace):
                     await self._asked.wait()
             self._asked.clear()

@@ -43,7 +43,7 @@ def meet(place: Place, about: str, patience: timedelta, stop: Interruption) -> A
     if not place.leads:
         _wait(lambda: _answers(host, port), end, stop, lambda: f"nobody answers at {host}:{port}, where rank 0 should")
     own = "localhost" if place.leads else host  # its name may not be known yet
-    store = dist.TCPStore(  # type: ignore[attr-defined]
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # of C++, which torch has no types of
         own, port, None, place.leads, timeout=patience, wait_for_workers=False
     )
     said = json.dumps([place.size, place.local_size, about])

@@ -84,7 +84,7 @@ class World:
             backend = "cpu:gloo,cuda:nccl"
         with _lost("they did not come"):
             if self.place.address is None:
-                self._store = dist.FileStore(self.place.meeting, self.size)  # type: ignore[attr-defined]
+                self._store = dist.FileStore(self.place.meeting, self.size)  # type: ignore[attr-defined]  # of C++
             else:
                 self._store = meet(self.place, about, self._patience, stop or Interruption())
             dist.init_process_group(

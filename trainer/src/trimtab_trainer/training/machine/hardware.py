@@ -57,7 +57,7 @@ def configure(processes: int = 1, rank: int = 0) -> None:
     # On CUDA some kernels (attention's backward) have no deterministic form: they warn, and the run goes on.
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     # It would also fill all fresh memory with NaN, a check for programs under suspicion that costs 6 % of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made when it is imported
     check_accelerator(given(os.environ), processes, rank)
 
 

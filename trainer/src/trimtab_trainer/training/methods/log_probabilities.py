@@ -15,6 +15,7 @@ from torch.nn import functional
 from ..batches import IGNORED
 from ..loss import Head
 from ..machine.sizing import CHUNK
+from ..network.derived import applied
 
 
 def log_probabilities(
@@ -31,7 +32,7 @@ def log_probabilities(
             to be waited for.
     """
     where = targets.flatten() != IGNORED if chosen is None else chosen
-    return _LogProbabilities.apply(hidden.flatten(0, 1)[where], targets.flatten()[where], head, chunk)  # type: ignore[no-any-return, no-untyped-call]
+    return applied(_LogProbabilities, hidden.flatten(0, 1)[where], targets.flatten()[where], head, chunk)
 
 
 def sums(values: Tensor, counts: Tensor) -> Tensor:

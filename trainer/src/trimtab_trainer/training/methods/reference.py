@@ -7,7 +7,6 @@ for the trials of a sweep, and are believed only if they name exactly that and a
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ...contract import digest_of
+from ...folders import emptied, remove
 from ...interruption import Interruption
 from ...report import Report
 from ...storage import MANIFEST, ObjectDamaged, ObjectMissing, Store, fetch, store_folder
@@ -130,7 +130,7 @@ class References:
 
     def _stored(self, splits: Splits) -> dict[str, Reference] | None:
         """Return what is in storage if it names exactly what is asked for, and is whole; else None."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove(self._folder)
         try:
             manifest = fetch(self._store, self._prefix, self._folder)
             if manifest is None:
@@ -166,8 +166,7 @@ class References:
 
     def _put(self, computed: Mapping[str, Reference], *, replaced: bool) -> bool:
         """Store what was computed; False means that others are there."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        emptied(self._folder)
         arrays = {name: each.answers for name, each in computed.items()}
         arrays |= {
             f"{name}-mismatched": each.mismatched for name, each in computed.items() if each.mismatched is not None

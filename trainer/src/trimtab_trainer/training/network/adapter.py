@@ -108,7 +108,7 @@ def add_adapter(
         use_dora=lora.use_dora,
         bias="none",
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # peft's advice, on weights that are set anew below and on how to store them
         warnings.simplefilter("ignore")
         try:
             model = Adapted(get_peft_model(base, settings, adapter_name=ADAPTER), compute_type)
@@ -141,7 +141,7 @@ def load_adapter(base: PreTrainedModel, folder: Path, compute_type: torch.dtype)
     from peft import PeftModel
     from safetensors.torch import load_file
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # what peft only warns of is looked at below, and an error
         warnings.simplefilter("ignore")
         model = Adapted(PeftModel.from_pretrained(base, str(folder), adapter_name=ADAPTER), compute_type)
     model.peft.eval()

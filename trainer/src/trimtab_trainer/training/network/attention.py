@@ -12,7 +12,7 @@ chunks keep that, under masks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -83,7 +83,8 @@ def mask(*args: Any, **kwargs: Any) -> Tensor | None:
     causal = not (kwargs.get("use_vmap") or kwargs.get("allow_is_bidirectional_skip"))
     if _laid.get() and causal and kwargs.get("attention_mask") is None:
         return None
-    return sdpa_mask(*args, **kwargs)  # type: ignore[no-any-return]
+    made: Tensor | None = sdpa_mask(*args, **kwargs)
+    return made
 
 
 def attention(
@@ -100,14 +101,15 @@ def attention(
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+    plainly: Callable[..., tuple[Tensor, None]] = sdpa_attention_forward
     layout: RowLayout | None = kwargs.pop(LAYOUT, None)
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if layout is None or attention_mask is not None or not causal or query.shape[2] != sum(layout.lines[0]):
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)  # type: ignore[no-any-return]
+        return plainly(module, query, key, value, attention_mask, **kwargs)
     window = kwargs.get("sliding_window")
     if any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
-        return sdpa_attention_forward(module, query, key, value, layout.mask(window), **kwargs)  # type: ignore[no-any-return]
+        return plainly(module, query, key, value, layout.mask(window), **kwargs)
     dropout, scale = float(kwargs.get("dropout") or 0.0), kwargs.get("scaling")
     if runs_flash(query, value, dropout):
         return by_lengths(query, key, value, layout, window=window, scale=scale), None

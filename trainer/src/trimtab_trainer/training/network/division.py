@@ -390,7 +390,7 @@ class Unit:
             setattr(holder, name, view)
         self.release()
         for parameter in self._taken:
-            parameter.unit, parameter.division = self, division  # type: ignore[attr-defined]
+            parameter.unit, parameter.division = self, division  # type: ignore[attr-defined]  # our own, on theirs
         self._taken = []
 
     def gather(self, world: World) -> Callable[[], None]:
@@ -411,7 +411,7 @@ class Unit:
 def show(parameter: Tensor) -> None:
     """Have a weight in memory if it is of a divided base model; all processes ask alike."""
     if (division := getattr(parameter, "division", None)) is not None:
-        division.show(parameter.unit)  # type: ignore[attr-defined]
+        division.show(parameter.unit)  # type: ignore[attr-defined]  # set with it
 
 
 def _places(parameter: nn.Parameter) -> list[tuple[Any, str]]:

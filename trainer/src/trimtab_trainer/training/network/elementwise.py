@@ -192,7 +192,8 @@ def _gated(module: nn.Module, kind: torch.dtype) -> Candidate | None:
     kernel = functools.partial(_by_halves if halves else _by_gate, gelu=gelu[type(act)])
 
     def plainly(gate: Tensor, up: Tensor) -> Tensor:
-        return act(gate) * up  # type: ignore[no-any-return]
+        product: Tensor = act(gate) * up
+        return product
 
     def plainly_halved(both: Tensor) -> Tensor:
         return plainly(*both.chunk(2, -1))
@@ -262,7 +263,7 @@ def _rotary(module: nn.Module, kind: torch.dtype) -> Candidate | None:
         module,
         MethodType(_rebound(own, kind, partly=known[0]), module),
         lambda heads: _by_turning(heads, cos, sin),
-        lambda heads: plain(heads, heads, cos, sin)[0],  # type: ignore[misc]
+        lambda heads: plain(heads, heads, cos, sin)[0],  # type: ignore[misc]  # its type is not known
         [_numbers((1, PROBED_ROWS, heads, size), kind, where).transpose(1, 2)],
     )
 

@@ -220,7 +220,8 @@ class LanguageModel:
                 output = self.text(**inputs, **{LAYOUT: batch.rows})
         else:
             output = self.text(**inputs)
-        return output.last_hidden_state  # type: ignore[no-any-return]
+        hidden: Tensor = output.last_hidden_state
+        return hidden
 
 
 def text_part(causal: PreTrainedModel) -> nn.Module:

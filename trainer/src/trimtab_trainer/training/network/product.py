@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .derived import applied
 from .division import show
 
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -91,7 +92,7 @@ def base_weight(base: nn.Module, kind: torch.dtype) -> Tensor:
     weight = base.weight
     assert isinstance(weight, Tensor)
     if isinstance(base, Linear4bit):
-        found: Tensor = dequantize_4bit(weight.data.view(-1, 1), weight.quant_state)  # type: ignore[attr-defined]
+        found: Tensor = dequantize_4bit(weight.data.view(-1, 1), weight.quant_state)  # type: ignore[attr-defined]  # bitsandbytes has no types
         return found.to(kind)
     return weight.to(kind)
 
@@ -103,9 +104,9 @@ def product(
     flat = inputs.reshape(-1, inputs.shape[-1])
     with torch.autocast(inputs.device.type, enabled=False):
         if dropout:
-            found = _Product.apply(flat, functional.dropout(flat, dropout), down, up, base, scaling)  # type: ignore[no-untyped-call]
+            found = applied(_Product, flat, functional.dropout(flat, dropout), down, up, base, scaling)
         else:
-            found = _ProductOfOne.apply(flat, down, up, base, scaling)  # type: ignore[no-untyped-call]
+            found = applied(_ProductOfOne, flat, down, up, base, scaling)
     output: Tensor = found.view(*inputs.shape[:-1], -1)
     return output
 

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .derived import applied
+
 ELEMENTS = 2048
 """Numbers that one program of a kernel takes, unless a row is longer."""
 LONGEST_ROW = 65536
@@ -38,17 +40,17 @@ def rms_norm(inputs: Tensor, weight: Tensor, eps: float, *, offset: int, rounded
     """
     if inputs.shape[-1] > LONGEST_ROW:
         raise ValueError(f"a row of {inputs.shape[-1]} numbers is longer than {LONGEST_ROW}")
-    return _Norm.apply(inputs, weight, eps, offset, rounded)  # type: ignore[no-any-return, no-untyped-call]
+    return applied(_Norm, inputs, weight, eps, offset, rounded)
 
 
 def gated(gate: Tensor, up: Tensor, *, gelu: bool) -> Tensor:
     """Return f(gate) * up of two [..., n] of the same type; f is SiLU, or GELU by tanh (arXiv 1606.08415, 2)."""
-    return _Gated.apply(gate, up, gelu)  # type: ignore[no-any-return, no-untyped-call]
+    return applied(_Gated, gate, up, gelu)
 
 
 def gated_halves(both: Tensor, *, gelu: bool) -> Tensor:
     """Return f(gate) * up [..., n] of one [..., 2 n], of which gate is the first half and up the second."""
-    return _GatedHalves.apply(both, gelu)  # type: ignore[no-any-return, no-untyped-call]
+    return applied(_GatedHalves, both, gelu)
 
 
 def turned(inputs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -57,7 +59,7 @@ def turned(inputs: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Of x the first m are turned, and the others stay. The result has the same shape, and lies in memory as
     [B, T, heads, n].
     """
-    return _Turned.apply(inputs, cos, sin)  # type: ignore[no-any-return, no-untyped-call]
+    return applied(_Turned, inputs, cos, sin)
 
 
 class _Norm(torch.autograd.Function):

@@ -12,7 +12,8 @@ from fnmatch import translate
 from functools import cache
 
 from trimtab_operator.api.pods.quantity import LARGEST, count_of
-from trimtab_operator.api.pods.template import ONE_AT_MOST, AnyResources, AnyTemplate, PodTemplate
+from trimtab_operator.api.pods.resources import ONE_AT_MOST, AnyResources
+from trimtab_operator.api.pods.template import AnyTemplate, PodTemplate
 
 
 def devices(limits: Mapping[str, object], patterns: Iterable[str]) -> int:

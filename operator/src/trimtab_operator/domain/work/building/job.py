@@ -16,7 +16,8 @@ from trimtab_trainer.contract import (
     canonical_json,
 )
 
-from trimtab_operator.api.pods.template import AnyResources, AnyTemplate, EnvVar
+from trimtab_operator.api.pods.resources import AnyResources
+from trimtab_operator.api.pods.template import AnyTemplate, EnvVar
 
 from ...ownership import controlled_by
 from ...plan import Body
