@@ -55,7 +55,7 @@ def namespace(server: ApiServer) -> Iterator[str]:
 def install_crds(server: ApiServer) -> None:
     """Apply crds/ and wait until the API server serves them."""
     for path in sorted((ROOT / "crds").glob("*.yaml")):
-        crd = yaml.safe_load(path.read_text())
+        crd = yaml.load(path.read_text(), Loader=yaml.CSafeLoader)  # they are long
         name, group = crd["metadata"]["name"], crd["spec"]["group"]
         answer = server.apply(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}", crd)
         assert answer.accepted, answer.message

@@ -41,7 +41,9 @@ class Definitions:
         self._namespace = namespace
         text = subprocess.run([sys.executable, "-m", later.__name__, "definitions"], capture_output=True, check=True)
         self._of = {
-            "this": [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))],
+            "this": [
+                yaml.load(path.read_text(), Loader=yaml.CSafeLoader) for path in sorted((ROOT / "crds").glob("*.yaml"))
+            ],
             "later": json.loads(text.stdout),
         }
 

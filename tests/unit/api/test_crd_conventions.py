@@ -13,7 +13,9 @@ from trimtab_operator.api.definitions.reference import fields, nodes
 from trimtab_operator.generate import CUSTOM_RESOURCES
 
 ROOT = Path(__file__).parents[3]
-CRDS = {path.name: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "crds").glob("*.yaml"))}
+CRDS = {
+    path.name: yaml.load(path.read_text(), Loader=yaml.CSafeLoader) for path in sorted((ROOT / "crds").glob("*.yaml"))
+}
 
 CONDITION_FIELDS = {"type", "status", "observedGeneration", "lastTransitionTime", "reason", "message"}
 ABBREVIATIONS = re.compile(
