@@ -41,6 +41,7 @@ from trimtab_trainer.training.network.model import frozen_hash, load_base
 from trimtab_trainer.training.network.product import fuse
 from trimtab_trainer.training.validation import mean_loss
 
+from tests.long import LONG
 from tests.trainer import tiny as tiny_model
 from tests.trainer.tiny import make_tiny_experts, make_tiny_model
 from tests.trainer.train.families import make_family
@@ -161,7 +162,7 @@ def alive() -> int:
     return sum(found.values())
 
 
-@pytest.mark.parametrize(("size", "quantization"), [(2, "NF4"), (4, "NF4"), (2, "None")])
+@pytest.mark.parametrize(("size", "quantization"), [(2, "NF4"), pytest.param(4, "NF4", marks=LONG), (2, "None")])
 def test_each_process_holds_its_part_and_one_layer_while_it_loads(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, quantization: str
 ) -> None:
