@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes
 import pytest
 import torch
 from safetensors import safe_open
@@ -21,6 +20,7 @@ from trimtab_trainer.exporting.adaptation import Adaptation
 from trimtab_trainer.exporting.merge import Merge
 from trimtab_trainer.exporting.tensor_files import TYPES, Planned, write_tensors
 from trimtab_trainer.exporting.training_weights import as_trained, held
+from trimtab_trainer.training.machine import hardware
 from trimtab_trainer.training.network.adapter import add_adapter
 from trimtab_trainer.training.network.model import load_base
 
@@ -65,6 +65,9 @@ def test_in_bfloat16_it_is_as_far_off_as_that_type_is(usual: Trained, tmp_path: 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("double", [True, False])
 def test_the_base_is_dequantized_to_the_bits_that_training_saw(kind: torch.dtype, double: bool, tmp_path: Path) -> None:
+    hardware.import_bitsandbytes()
+    import bitsandbytes
+
     folder = make_tiny_model(tmp_path / "base")
     settings = QuantizationSettings(double_quantization=double)
     modules = dict(load_base(folder, settings, kind, CPU).named_modules())
