@@ -11,6 +11,7 @@ from trimtab_trainer.training.machine import hardware
 from tests.trainer.tiny import make_tiny_model
 
 os.environ["OMP_NUM_THREADS"] = "1"
+hardware.import_bitsandbytes()  # before a test imports peft, which would import it with operations that are compiled
 
 
 @pytest.fixture(scope="session")
