@@ -3,6 +3,8 @@ told, signed, and under the same id however often.
 
 The record of what was told is one of these writes, so it is killed between a delivery and its record too, and between a
 state and its delivery.
+
+The first and the last write of each kind are part of `make test`, all of them of `make test-long`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from aiohttp import web
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.notifications import transitions_of
@@ -23,6 +26,7 @@ from tests.component.operator.conftest import playing
 from tests.component.operator.finetunejobs import finetunejob, over, until
 from tests.component.operator.process import OperatorProcess
 from tests.component.patience import Patience
+from tests.long import SOME_OR_EVERY, first_and_last
 from tests.perturb.deaths import kept_running
 from tests.perturb.proxy import Proxy, Write
 from tests.receiver import KEY, Receiver, accept, secret
@@ -99,8 +103,9 @@ async def until_recorded(proxy: Proxy, after: int = 0) -> None:
         await asyncio.sleep(0.05)
 
 
+@pytest.mark.parametrize("every", SOME_OR_EVERY)
 async def test_killed_after_each_write_everything_is_told(
-    kube: Kube, kubeconfig: Path, server: ApiServer, tmp_path: Path
+    kube: Kube, kubeconfig: Path, server: ApiServer, tmp_path: Path, every: bool
 ) -> None:
     slots = asyncio.Semaphore(AT_ONCE)
 
@@ -123,8 +128,9 @@ async def test_killed_after_each_write_everything_is_told(
     print(f"\n{others} writes as ever, {len(of_record)} of the record, {len(reference.told)} notifications")
     assert len(of_record) <= 1 + len(reference.told)  # one when the endpoint was new
     count = len(reference.writes)
-    lives = await asyncio.gather(*(one(number) for number in range(1, count + 1)))
-    for number, life in enumerate(lives, start=1):
+    numbers = [*range(1, count + 1)] if every else first_and_last([write.kind for write in reference.writes])
+    lives = await asyncio.gather(*map(one, numbers))
+    for number, life in zip(numbers, lives, strict=True):
         story = f"killed after write {number} ({reference.writes[number - 1]}): {[str(w) for w in life.writes]}"
         assert life.killed or len(life.writes) < number, story
         assert life.told.keys() <= life.states.keys(), story
