@@ -34,7 +34,7 @@ from .data.preparation import PreparedView, prepare_view
 from .data.reading.formats import NAMED
 from .data.reading.source import Source, copy, find, read_template, unread_warning
 from .data.request import Request
-from .data.view import total_steps
+from .data.view import SIDES, total_steps
 from .errors import SettingsInvalid
 from .estimating.dimensions import dimensions
 from .estimating.fitting import check_held, warnings_of_limits
@@ -45,6 +45,7 @@ from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
 from .storage.layout import result_path, run_prefix
 from .training.distributed.sharing import check_batch, uneven
+from .training.methods.labelled import check_labelled
 from .training.network.initial import check_initial_adapter
 
 PROBE = "data/.writable"
@@ -183,6 +184,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
         report=report,
     )
     summary = view.summary
+    for side in filter(lambda side: summary[side]["rows"], SIDES):
+        check_labelled(config.training, side, summary[side]["rows"], summary[side].get("wanted"))
     prepared = Prepared(
         base_model_digest=base_model_digest,
         rows_digest=view.rows_digest,
