@@ -100,6 +100,8 @@ def check_request(config: ExportConfig) -> Request:
     """
     base = find_base_model(config.base_model)
     shapes = check_model(base)
+    conversion = _conversion(base, shapes) if config.format is ExportFormat.GGUF else None
+    # Every byte of both is read only after that.
     base_digest = digest_of_entries(entries_of(base))
     check_pin(config.base_model, base_digest)
     adapter = find_adapter(config.adapter, "adapter", base_digest)
@@ -108,7 +110,6 @@ def check_request(config: ExportConfig) -> Request:
         check_settings(adapter.config())
     except NotMergeable as error:
         raise not_mergeable(config, error) from error
-    conversion = _conversion(base, shapes) if config.format is ExportFormat.GGUF else None
     return Request(config, adapter, base, base_digest, shapes, quantization, compute_type, conversion)
 
 
