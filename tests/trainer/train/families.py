@@ -187,7 +187,7 @@ class Trained:
     packing: bool
 
 
-def train_family(folder: Path, **lora: Any) -> Trained:
+def train_family(folder: Path, *, quantization: str = "NF4", **lora: Any) -> Trained:
     """Take a saved model through what `prepare` and `train` do with it, to one gradient.
 
     Raises:
@@ -196,9 +196,10 @@ def train_family(folder: Path, **lora: Any) -> Trained:
     """
     files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
     settings = LoraSettings.model_validate({"rank": 4, "alpha": 8, **lora})
+    held = QuantizationSettings.model_validate({"type": quantization})
     shapes = check_model(files)
     targets = find_targets(shapes, settings, files.config)
-    base = load_base(folder, QuantizationSettings(), torch.float32, CPU)
+    base = load_base(folder, held, torch.float32, CPU)
     model = add_adapter(base, settings, torch.float32, 1, targets.reached.left_out)
     check_layers(model, targets.modules, targets.parameters)
     packing = True
@@ -211,7 +212,7 @@ def train_family(folder: Path, **lora: Any) -> Trained:
         packing = False
     assert packing == (files.config["model_type"] not in NOT_PACKED), "prepare tells otherwise"
     dims = dimensions(shapes, files.config, settings)
-    planned = memory.costs(dims, QuantizationSettings(), settings.rank, memory.Arithmetic("cpu", 4))
+    planned = memory.costs(dims, held, settings.rank, memory.Arithmetic("cpu", 4))
     assert planned.scores == costs(model).scores, "prepare plans with another attention"
     model.peft.train()
     tokens = torch.randint(3, 250, (2, 12), generator=torch.Generator().manual_seed(0))
