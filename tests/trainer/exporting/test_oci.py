@@ -604,7 +604,7 @@ def test_a_registry_is_left_alone_as_long_as_it_asks(
     gate: str, path: str, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(client.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     Gatekeeper.answers, Gatekeeper.pause = {path: 429}, "7"
     assert behind(gate).has_blob("sha256:0")
     assert pauses == [7]

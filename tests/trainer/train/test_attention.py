@@ -258,7 +258,7 @@ def test_positions_that_go_on_in_the_next_row_are_found(tiny: Path, tmp_path: Pa
         positions = torch.arange(batch.tokens.shape[1])[None].expand_as(batch.tokens)
         return hidden(batch, *more) + (positions != batch.positions)[..., None] * 0.5
 
-    model.hidden = counting  # type: ignore[method-assign]
+    model.hidden = counting  # type: ignore[method-assign, assignment]
     with pytest.raises(SettingsInvalid, match="lets packed rows influence each other"):
         check_forward(model, packing=True)
 

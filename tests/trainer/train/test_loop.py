@@ -238,7 +238,7 @@ def test_weights_that_are_not_finite_are_in_no_checkpoint(tiny: Path, tmp_path: 
                 stop.request()
         return done
 
-    run.optimizer.step = overflowing  # type: ignore[method-assign]
+    run.optimizer.step = overflowing  # type: ignore[method-assign, assignment]
     with pytest.raises(SettingsInvalid, match=r"1 trained weights are not finite after step 2 \("):
         run.run()
     run.checkpoints.settle()
