@@ -13,8 +13,7 @@ from _pytest.mark import ParameterSet
 
 T = TypeVar("T")
 LONG = pytest.mark.long
-SOME = pytest.param(False, id="some")
-SOME_OR_EVERY = [SOME, pytest.param(True, id="every one", marks=LONG)]
+SOME_OR_EVERY = [pytest.param(False, id="some"), pytest.param(True, id="every one", marks=LONG)]
 """Whether a test that walks a sweep by itself takes all of it."""
 
 

@@ -11,6 +11,7 @@ from trimtab_trainer.contract.methods import (
     ANSWERS_ONLY,
     NO_CUTTING,
     NO_PREFERENCE,
+    NOTHING_COUNTS,
     ONLY_DPO,
     ONLY_KTO,
     ONLY_ROBUST,
@@ -437,6 +438,10 @@ METHOD_CASES: dict[Rule, Case] = {
     ("spec.training", ANSWERS_ONLY): Case(
         refused=[{**learns("DPO"), "spec.training.lossOn": "AllTokens"}],
         passed=[{**learns("DPO"), "spec.training.lossOn": "Completions"}, {"spec.training.lossOn": "AllTokens"}],
+    ),
+    ("spec.training.preference", NOTHING_COUNTS): Case(
+        refused=[learns("KTO", desirableWeight=0, undesirableWeight=0)],
+        passed=[learns("KTO", desirableWeight=0), learns("KTO", undesirableWeight=0)],
     ),
     ("spec.training.preference", ONLY_ROBUST): Case(
         refused=[learns("DPO", labelSmoothing=0.1), learns("KTO", labelSmoothing=0.1)],

@@ -185,13 +185,37 @@ def test_a_pair_goes_as_a_whole_or_not_at_all(bench: DataBench) -> None:
     train = bench.view(outcome).train
     assert len(train) == 4
     summary = bench.summary(outcome)
-    assert summary["droppedFor"]["tooLong"] == 2, "sequences, as of a conversation that became several"
+    assert summary["droppedFor"]["tooLong"] == summary["train"]["tooLong"] == 1, "a pair is a row"
     findings = bench.findings(outcome)["training"]
     assert (findings["unsupervised"]["count"], findings["duplicate"]["count"]) == (1, 1)
     assert findings["blank"]["count"] == 1
-    assert outcome.prepared.dropped == 8, "of both answers of four pairs"
-    assert outcome.warnings[1].startswith("8 of 16 rows are dropped: ")
-    assert "2 have a blank answer" in outcome.warnings[1]
+    assert outcome.prepared.dropped == 4
+    assert outcome.warnings[1].startswith("4 of 8 rows are dropped: ")
+    assert "1 have a blank answer" in outcome.warnings[1]
+    assert "1 are longer than" in outcome.warnings[1]
+
+
+def test_a_pair_is_one_row_in_all_that_is_told(bench: DataBench) -> None:
+    bench.put("data/a.jsonl", [question(number) for number in range(8)])
+    bench.dataset = {
+        "audit": {"columns": ["kind"]},
+        "balance": {"column": "kind"},
+        "test": {"fraction": 0.25},
+    }
+    outcome = bench.prepare()
+    audit, train = bench.audit(), bench.view(outcome).train
+    assert [audit["sides"][side]["rows"] for side in ("train", "test")] == [7, 1]
+    assert {each["value"]: each["rows"] for each in audit["groups"]["column kind"]} == {"common": 7, "rare": 1}
+    assert sum(each["rows"] for each in audit["groups"]["source"]) == sum(audit["lengths"]["counts"]) == 8
+    assert sum(each["rows"] for each in audit["sides"]["train"]["languages"]) == 7
+    assert sum(each["rowsAfter"] for each in audit["balance"]["groups"]) == len(train)
+    assert audit["near"] == {"clusters": 0, "rows": 0, "largest": 1}, "its two answers do not repeat each other"
+
+
+def test_where_no_pair_fits_its_longer_answer_is_what_is_told_of(bench: DataBench) -> None:
+    bench.put("data/a.jsonl", [question(number, " word" * 300) for number in range(4)])
+    with pytest.raises(DataInvalid, match=r"all 4 rows of the train side are longer .*: the shortest has \d{3,}, "):
+        bench.prepare()
 
 
 def test_half_of_the_pairs_are_more_than_four_tenths(bench: DataBench) -> None:
@@ -200,7 +224,7 @@ def test_half_of_the_pairs_are_more_than_four_tenths(bench: DataBench) -> None:
         [question(number) | {"rejected": " "} if number % 2 else question(number) for number in range(8)],
     )
     bench.dataset = {"cleaning": {"maximumDropped": 0.4}}
-    with pytest.raises(DataInvalid, match="8 of 16 rows are dropped: 8 have a blank answer"):
+    with pytest.raises(DataInvalid, match="4 of 8 rows are dropped: 4 have a blank answer"):
         bench.prepare()
 
 
@@ -255,3 +279,40 @@ def test_methods_share_rows_and_views_that_are_the_same_and_no_others(bench: Dat
     with pytest.raises(DataInvalid) as caught:
         bench.prepare()
     assert caught.value.reason is Reason.FORMAT_UNKNOWN
+
+
+def labelled(count: int, *, wrong: int = 0) -> list[dict[str, Any]]:
+    """Return rows of KTO, of which the first `wrong` ones are not wanted."""
+    rows = [question(number) for number in range(count)]
+    return [
+        {"prompt": row["prompt"], "completion": row["chosen"], "label": number >= wrong}
+        for number, row in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "weight", "label"), [(0, "desirableWeight", "true"), (6, "undesirableWeight", "false")]
+)
+def test_rows_of_which_none_counts_are_refused_before_an_accelerator_is_asked_for(
+    bench: DataBench, wrong: int, weight: str, label: str
+) -> None:
+    bench.training = {"method": "KTO", "preference": {weight: 0}}
+    bench.put("data/a.jsonl", labelled(6, wrong=wrong))
+    with pytest.raises(DataInvalid, match=rf"all 6 rows of the train side have the label {label}, .*{weight} is 0"):
+        bench.prepare()
+    bench.put("data/a.jsonl", labelled(6, wrong=1))
+    assert bench.prepare().prepared.rows == 6
+
+
+def test_both_weights_of_nothing_are_no_settings(bench: DataBench) -> None:
+    bench.training = {"method": "KTO", "preference": {"desirableWeight": 0, "undesirableWeight": 0}}
+    with pytest.raises(ValueError, match="both 0, so no row counts"):
+        bench.config  # noqa: B018  read for what it raises
+
+
+def test_a_side_of_one_labelled_row_is_refused_before_an_accelerator_is_asked_for(bench: DataBench) -> None:
+    bench.training = {"method": "KTO"}
+    bench.put("data/a.jsonl", labelled(1))
+    with pytest.raises(DataInvalid, match="the train side has 1 row") as caught:
+        bench.prepare()
+    assert caught.value.reason is Reason.DATASET_EMPTY

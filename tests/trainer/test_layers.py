@@ -78,12 +78,12 @@ REACHED: dict[str, tuple[dict[str, Any], Shapes, set[str], int]] = {
         ATTENTION | MLP,
         7,
     ),
-    "no out_proj of Mamba": (
+    "no out_proj of Mamba, and no dt_proj": (
         {"model_type": "falcon_mamba"},
         {f"backbone.layers.0.mixer.{name}.weight": [8, 8] for name in ("in_proj", "x_proj", "dt_proj", "out_proj")}
         | {"backbone.layers.0.mixer.conv1d.weight": [8, 1, 4]},
-        {"in_proj", "x_proj", "dt_proj"},
-        3,
+        {"in_proj", "x_proj"},
+        2,
     ),
     "no chooser of sparse attention": (
         {"model_type": "deepseek_v32"}, dense() | {"model.layers.0.self_attn.indexer.wk.weight": [8, 8]},

@@ -64,7 +64,7 @@ MODELS = (
         Trap.SAVING,
         "an engine loads them, and answers nothing",
         "publishing/publish.py",
-        "    if broken:",
+        "    if broken := not_finite(weights):",
         "    if False:",
         "train/test_publish.py::test_weights_that_are_not_finite_are_not_published",
     ),

@@ -315,9 +315,17 @@ class Hostile(BaseHTTPRequestHandler):
 
     said: ClassVar[dict[str, tuple[int, dict[str, str], bytes]]] = {}
     seen: ClassVar[list[str]] = []
+    logins: ClassVar[list[str | None]] = []
+    broken: ClassVar[list[int]] = []
+    """After how many bytes of what is put the next connections break."""
 
     def answer(self) -> None:
         self.seen.append(f"{self.command} {self.path}")
+        self.logins.append(self.headers.get("Authorization"))
+        if self.command == "PUT" and self.broken:
+            self.rfile.read(self.broken.pop(0))
+            self.close_connection = True
+            return
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         status, headers, body = self.said.get(self.command, (404, {}, b""))
         self.send_response(status)
@@ -337,7 +345,7 @@ class Hostile(BaseHTTPRequestHandler):
 @pytest.fixture
 def hostile(impatient: None) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Hostile) as made:
-        Hostile.said, Hostile.seen = {}, []
+        Hostile.said, Hostile.seen, Hostile.logins, Hostile.broken = {}, [], [], []
         thread = threading.Thread(target=made.serve_forever)
         thread.start()
         yield f"127.0.0.1:{made.server_port}"
@@ -367,15 +375,75 @@ def test_an_answer_without_end_is_not_read_to_its_end(hostile: str, tmp_path: Pa
 
 
 def test_an_image_of_impossible_size_is_not_this_export(hostile: str, tmp_path: Path) -> None:
-    layers = [{"digest": "sha256:0", "size": 10**17}]
-    document = {"annotations": {REQUEST: "mine"}, "manifests": [{"digest": "sha256:0"}], "layers": layers}
-    Hostile.said = {"GET": (200, {}, json.dumps(document).encode()), "HEAD": (200, {}, b"")}
-    assert find_image(nobody(tmp_path, hostile), "latest", "mine") is None
-    layers[0]["size"] = 10
-    Hostile.said["GET"] = (200, {}, json.dumps(document).encode())
-    found = find_image(nobody(tmp_path, hostile), "latest", "mine")
-    assert found is not None
-    assert (found.size, found.files) == (10, 1)
+    Hostile.said = {"HEAD": (200, {}, b"")}
+    for size, found in ((10**17, None), (10, (10, 1))):
+        manifest = json.dumps({"layers": [{"digest": "sha256:0", "size": size}]}).encode()
+        index = {"annotations": {REQUEST: "mine"}, "manifests": [{"digest": client.digest_of_bytes(manifest)}]}
+        registry = Told({"latest": json.dumps(index).encode(), client.digest_of_bytes(manifest): manifest}, hostile)
+        image = find_image(registry, "latest", "mine")
+        assert (image and (image.size, image.files)) == found
+
+
+class Told(Registry):
+    """A registry whose manifests are given."""
+
+    def __init__(self, manifests: dict[str, bytes], host: str) -> None:
+        super().__init__(Reference.parse(f"oci://{host}/a"), None, None, "no Secret")
+        self._manifests = manifests
+
+    def manifest(self, reference: str, accepted: str) -> bytes | None:
+        return self._manifests.get(reference)
+
+
+def test_a_manifest_of_other_bytes_than_its_digest_says_is_not_there(hostile: str, tmp_path: Path) -> None:
+    Hostile.said = {"GET": (200, {}, b"{}")}
+    registry = nobody(tmp_path, hostile)
+    assert registry.manifest(client.digest_of_bytes(b"{}"), MANIFEST) == b"{}"
+    assert registry.manifest(client.digest_of_bytes(b"{ }"), MANIFEST) is None
+
+
+def test_an_upload_that_is_cut_is_begun_anew(hostile: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(3 << 20))
+    Hostile.said = {"POST": (202, {"Location": "/up"}, b""), "PUT": (201, {}, b"")}
+    Hostile.broken = [0, 1 << 20]
+    nobody(tmp_path, hostile).put_blob(Tar(tmp_path / "a"))
+    assert [each.split()[0] for each in Hostile.seen] == ["HEAD", *["POST", "PUT"] * 3]
+    Hostile.broken = [0] * client.ATTEMPTS
+    with pytest.raises(StorageFailed, match="did not take blob"):
+        nobody(tmp_path, hostile).put_blob(Tar(tmp_path / "a"))
+
+
+def test_what_arrived_as_something_else_was_not_taken(hostile: str, tmp_path: Path) -> None:
+    """Behind a proxy that cuts bodies a registry may store what it got, and say so in a header alone."""
+    (tmp_path / "a").write_text("a")
+    other = {"Docker-Content-Digest": client.digest_of_bytes(b"")}
+    Hostile.said = {"POST": (202, {"Location": "/up"}, b""), "PUT": (201, other, b"")}
+    registry = nobody(tmp_path, hostile)
+    with pytest.raises(StorageFailed, match=r"did not take blob .* has other bytes than were sent"):
+        registry.put_blob(Tar(tmp_path / "a"))
+    with pytest.raises(StorageFailed, match=r"did not take manifests/latest .* has other bytes than were sent"):
+        registry.put_manifest("latest", b"{}", INDEX)
+    Hostile.said["PUT"] = (400, {}, b'{"errors": [{"code": "DIGEST_INVALID"}]}')
+    with pytest.raises(StorageFailed, match="HTTP 400"):
+        registry.put_blob(Tar(tmp_path / "a"))
+
+
+def test_a_login_does_not_follow_to_another_host(gate: str, hostile: str) -> None:
+    Hostile.said = {"HEAD": (200, {}, b"")}
+    Gatekeeper.leads = f"http://{hostile}/elsewhere"
+    assert behind(gate).has_blob("sha256:0")
+    assert (Hostile.seen, Hostile.logins) == (["HEAD /elsewhere"], [None])
+
+
+def test_an_answer_is_not_taken_from_where_nothing_is_encrypted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = client.Answer(200, {}, b"", "http://elsewhere.example/")
+    monkeypatch.setattr(client.Answer, "read", lambda _: answer)
+    registry = nobody(tmp_path, "r.example")
+    monkeypatch.setattr(registry._session, "request", lambda *_, **__: None)
+    with pytest.raises(requests.RequestException, match="without encryption"):
+        registry._once("HEAD", "https://r.example/v2/a/blobs/sha256:0", {}, None)
 
 
 @pytest.mark.parametrize(
@@ -403,6 +471,10 @@ class Gatekeeper(BaseHTTPRequestHandler):
     answers: ClassVar[dict[str, int]] = {}
     """What to say first, by path, instead of what is so."""
     realm: ClassVar[str] = ""
+    leads: ClassVar[str] = ""
+    """Where those whom it knows find the blob, if not here."""
+    pause: ClassVar[str] = ""
+    """How long it asks to be left alone where it says something else first."""
     seen: ClassVar[list[tuple[str, str]]] = []
 
     def do_HEAD(self) -> None:
@@ -411,13 +483,20 @@ class Gatekeeper(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.split("?")[0]
         self.seen.append((self.path, self.headers.get("Authorization", "")))
-        body, status = b"", self.answers.pop(path, 0)
+        body, pause, status = b"", "", self.answers.pop(path, 0)
         if status == 0 and path == "/token":
             known = self.headers.get("Authorization") == f"Basic {base64.b64encode(b'a:b').decode()}"
             status, body = (200, b'{"access_token": "given"}') if known else (401, b"")
         elif status == 0:
-            status = 200 if self.headers.get("Authorization") == "Bearer given" else 401
+            known = self.headers.get("Authorization") == "Bearer given"
+            status = (307 if self.leads else 200) if known else 401
+        elif self.pause:
+            pause = self.pause
         self.send_response(status)
+        if status == 307:
+            self.send_header("Location", self.leads)
+        if pause:
+            self.send_header("Retry-After", pause)
         if status == 401:
             self.send_header("WWW-Authenticate", f'Bearer realm="{self.realm}",service="tests",scope="ignored"')
         self.send_header("Content-Length", str(len(body)))
@@ -433,6 +512,7 @@ def gate() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Gatekeeper) as made:
         host = f"127.0.0.1:{made.server_port}"
         Gatekeeper.answers, Gatekeeper.realm, Gatekeeper.seen = {}, f"http://{host}/token", []
+        Gatekeeper.leads = Gatekeeper.pause = ""
         thread = threading.Thread(target=made.serve_forever)
         thread.start()
         yield host
@@ -517,6 +597,21 @@ def test_a_login_goes_to_nobody_without_encryption(gate: str, realm: str) -> Non
 def test_what_passes_is_asked_again(gate: str, status: int, impatient: None) -> None:
     Gatekeeper.answers = {"/v2/team/guide/blobs/sha256:0": status}
     assert behind(gate).has_blob("sha256:0")
+
+
+@pytest.mark.parametrize("path", ["/v2/team/guide/blobs/sha256:0", "/token"])
+def test_a_registry_is_left_alone_as_long_as_it_asks(
+    gate: str, path: str, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    Gatekeeper.answers, Gatekeeper.pause = {path: 429}, "7"
+    assert behind(gate).has_blob("sha256:0")
+    assert pauses == [7]
+    Gatekeeper.answers, Gatekeeper.pause = {path: 429}, "600"  # longer than a pod waits: the next attempt does
+    with pytest.raises(StorageFailed, match="asks to be left alone for 600 s") as caught:
+        behind(gate).has_blob("sha256:0")
+    assert (caught.value.retry_after, pauses) == (600, [7])
 
 
 def test_what_does_not_pass_is_told(gate: str, impatient: None) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trimtab_trainer.base.agreement import check_weights
-from trimtab_trainer.base.architecture import check_architecture, read_shapes, target_modules, target_parameters
+from trimtab_trainer.base.agreement import check_model
+from trimtab_trainer.base.architecture import find_targets
 from trimtab_trainer.base.base_model import find_base_model
-from trimtab_trainer.base.layers import reach
 from trimtab_trainer.base.unsupported import NOT_PACKED
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, StoredBaseModel
 from trimtab_trainer.errors import SettingsInvalid
@@ -188,7 +187,7 @@ class Trained:
     packing: bool
 
 
-def train_family(folder: Path, **lora: Any) -> Trained:
+def train_family(folder: Path, *, quantization: str = "NF4", **lora: Any) -> Trained:
     """Take a saved model through what `prepare` and `train` do with it, to one gradient.
 
     Raises:
@@ -196,14 +195,13 @@ def train_family(folder: Path, **lora: Any) -> Trained:
         AssertionError: a gradient reaches something else than what prepare named.
     """
     files = find_base_model(StoredBaseModel(uri=folder.as_uri()))
-    check_architecture(files)
-    shapes, settings = read_shapes(files), LoraSettings.model_validate({"rank": 4, "alpha": 8, **lora})
-    check_weights(files, shapes)
-    layers = target_modules(shapes, settings, files.config)
-    parameters = target_parameters(shapes, settings, files.config)
-    base = load_base(folder, QuantizationSettings(), torch.float32, CPU)
-    model = add_adapter(base, settings, torch.float32, 1, reach(shapes, files.config).left_out)
-    check_layers(model, layers, parameters)
+    settings = LoraSettings.model_validate({"rank": 4, "alpha": 8, **lora})
+    held = QuantizationSettings.model_validate({"type": quantization})
+    shapes = check_model(files)
+    targets = find_targets(shapes, settings, files.config)
+    base = load_base(folder, held, torch.float32, CPU)
+    model = add_adapter(base, settings, torch.float32, 1, targets.reached.left_out)
+    check_layers(model, targets.modules, targets.parameters)
     packing = True
     try:
         check_forward(model, packing=True)
@@ -214,7 +212,7 @@ def train_family(folder: Path, **lora: Any) -> Trained:
         packing = False
     assert packing == (files.config["model_type"] not in NOT_PACKED), "prepare tells otherwise"
     dims = dimensions(shapes, files.config, settings)
-    planned = memory.costs(dims, QuantizationSettings(), settings.rank, memory.Arithmetic("cpu", 4))
+    planned = memory.costs(dims, held, settings.rank, memory.Arithmetic("cpu", 4))
     assert planned.scores == costs(model).scores, "prepare plans with another attention"
     model.peft.train()
     tokens = torch.randint(3, 250, (2, 12), generator=torch.Generator().manual_seed(0))
@@ -222,10 +220,10 @@ def train_family(folder: Path, **lora: Any) -> Trained:
     summed_loss(model.hidden(batch), batch.targets, model.head).backward()
     reached = [name for name, parameter in model.parameters.items() if is_trained(name, parameter)]
     assert len(reached) == len(model.parameters), sorted(model.parameters.keys() - set(reached))
-    assert len(reached) == (3 if settings.use_dora else 2) * len(layers) + 2 * len(parameters)
+    assert len(reached) == (3 if settings.use_dora else 2) * len(targets.modules) + 2 * len(targets.parameters)
     frozen = [name for name, p in base.named_parameters() if ".lora_" not in name and p.grad is not None]
     assert not frozen, frozen
-    return Trained(len(layers), len(parameters), packing)
+    return Trained(len(targets.modules), len(targets.parameters), packing)
 
 
 def is_trained(name: str, parameter: torch.Tensor) -> bool:

@@ -11,17 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from trimtab_trainer.base.architecture import read_shapes
 from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.base.layers import reach
 from trimtab_trainer.contract import LoraSettings, QuantizationSettings, StoredBaseModel
+from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.probe import check_forward
 from trimtab_trainer.training.batches import Batches, MicroBatch
 from trimtab_trainer.training.loss import summed_loss
 from trimtab_trainer.training.network import attention
 from trimtab_trainer.training.network.adapter import Adapted, add_adapter
 from trimtab_trainer.training.network.attention import BY_ROWS, UNDER_MASKS, by_lengths, by_rows
-from trimtab_trainer.training.network.model import load_base
+from trimtab_trainer.training.network.model import LanguageModel, load_base
 from trimtab_trainer.training.network.rows import RowLayout, row_layout
 
 from .families import make_family
@@ -209,6 +211,56 @@ def test_no_mask_is_made_by_rows(tiny: Path, tmp_path: Path, monkeypatch: pytest
     rows = random_rows(4)
     model.hidden(Batches(sequences([rows[:2], rows[2:]])).lay(np.arange(2), CPU))
     assert len(calls) == model.causal.config.num_hidden_layers
+
+
+def mixture(seed: int) -> LanguageModel:
+    """Return a mixture of many experts in bfloat16, under masks, which chooses between near ones."""
+    torch.manual_seed(seed)
+    config = Qwen3MoeConfig(
+        vocab_size=512,
+        hidden_size=256,
+        moe_intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        num_experts=64,
+        num_experts_per_tok=8,
+        initializer_range=0.06,
+        norm_topk_prob=True,
+    )
+    return LanguageModel(Qwen3MoeForCausalLM(config).to(torch.bfloat16).requires_grad_(False), torch.bfloat16)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_rounding_makes_a_mixture_choose_is_no_influence(seed: int) -> None:
+    check_forward(mixture(seed), packing=True)
+
+
+def test_an_influence_in_bfloat16_is_found_in_a_mixture_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mixture(0)
+    hidden = model.hidden
+
+    def leaking(batch: MicroBatch, *more: Any) -> Tensor:
+        found = hidden(batch, *more)
+        return found + found[:, :1] * 0.1 if found.shape[1] > 8 else found
+
+    monkeypatch.setattr(model, "hidden", leaking)
+    with pytest.raises(SettingsInvalid, match="lets packed rows influence each other"):
+        check_forward(model, packing=True)
+
+
+def test_positions_that_go_on_in_the_next_row_are_found(tiny: Path, tmp_path: Path) -> None:
+    model = adapted(tiny, run_config(tmp_path))
+    hidden = model.hidden
+
+    def counting(batch: MicroBatch, *more: Any) -> Tensor:
+        positions = torch.arange(batch.tokens.shape[1])[None].expand_as(batch.tokens)
+        return hidden(batch, *more) + (positions != batch.positions)[..., None] * 0.5
+
+    model.hidden = counting  # type: ignore[method-assign, assignment]
+    with pytest.raises(SettingsInvalid, match="lets packed rows influence each other"):
+        check_forward(model, packing=True)
 
 
 def test_soft_caps_stay_under_masks(tmp_path: Path) -> None:

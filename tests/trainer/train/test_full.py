@@ -16,7 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 from trimtab_trainer.__main__ import main
+from trimtab_trainer.base.architecture import Targets
 from trimtab_trainer.base.base_model import digest_of_entries, entries_of, find_base_model
+from trimtab_trainer.base.layers import reach
 from trimtab_trainer.contract import ExitCode, Reason, RunConfig, StoredArtifact, StoredBaseModel
 from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.errors import Interrupted, SettingsInvalid
@@ -459,7 +461,7 @@ def test_where_an_adapter_is_asked_for_it_is_refused_by_name(tmp_path: Path) -> 
     document = run_config(tmp_path / "b").to_json()
     document["lora"]["initialAdapter"] = {"uri": artifact.uri, "digest": artifact.digest}
     with pytest.raises(SettingsInvalid, match=r"the initial adapter at .* is a whole model and no adapter"):
-        check_initial_adapter(RunConfig.model_validate(document), None, [], [])
+        check_initial_adapter(RunConfig.model_validate(document), None, Targets((), (), reach({}, {})))
 
 
 def test_check_and_estimate_say_what_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

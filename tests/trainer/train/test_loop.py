@@ -177,10 +177,72 @@ def test_every_adapter_weight_gets_a_gradient_or_training_stops(tiny: Path, tmp_
 
 def test_a_loss_that_is_not_finite_is_a_named_end(tiny: Path, tmp_path: Path) -> None:
     run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))
+    spoil(run)
+    with pytest.raises(SettingsInvalid, match=r"of step 1 is not finite, before anything was learned: .*baseModel"):
+        run.run()
+
+
+def spoil(run: Trainer) -> None:
     with torch.no_grad():
         next(iter(run.model.parameters.values())).fill_(math.inf)
-    with pytest.raises(SettingsInvalid, match=r"of step 1 is not finite; lower training\.learningRate"):
+
+
+def steps_kept(run: Trainer) -> list[int]:
+    return [checkpoint.state.step for checkpoint in run.checkpoints.newest_first()]
+
+
+def test_a_loss_that_is_not_finite_later_leaves_what_was_kept_before(tiny: Path, tmp_path: Path) -> None:
+    """It is the settings', so no attempt tries again; whoever looks finds the weights of before, and the best."""
+    config = run_config(
+        tmp_path,
+        training={"maxSteps": 6, "evaluateEverySteps": 1},
+        checkpoint={"everySteps": 2, "keep": 2},
+    )
+    data = unpacked(random_rows(8))
+    for attempt in range(2):  # the next one meets it again
+        run = trainer(tiny, tmp_path, config, data, unpacked(random_rows(4, seed=1)), attempt=attempt)
+        for checkpoint in run.checkpoints.newest_first():
+            run.resume(checkpoint)
+            break
+        assert run.state.step == (0, 2)[attempt]
+        accumulate = run.accumulate
+
+        def broken(run: Trainer = run, accumulate: Any = accumulate) -> Any:
+            if run.state.step == 2:
+                spoil(run)
+            return accumulate()
+
+        run.accumulate = broken  # type: ignore[method-assign]
+        with pytest.raises(SettingsInvalid, match=r"the loss of step 3 is not finite; lower training\.learningRate"):
+            run.run()
+        run.checkpoints.settle()
+        assert steps_kept(run)[0] == 2
+        best = run.state.best
+        assert best is not None
+        assert best.step <= 2
+        assert all(bool(each.isfinite().all()) for each in run.checkpoints.best_weights(best).values())
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["on its way", "told to stop"])
+def test_weights_that_are_not_finite_are_in_no_checkpoint(tiny: Path, tmp_path: Path, stopped: bool) -> None:
+    stop = Interruption()
+    config = run_config(tmp_path, checkpoint={"everySteps": 1, "keep": 2})
+    run = trainer(tiny, tmp_path, config, unpacked(random_rows(8)), stop=stop)
+    step = run.optimizer.step
+
+    def overflowing(*arguments: Any) -> Any:
+        done = step(*arguments)
+        if run.state.step == 1:
+            spoil(run)
+            if stopped:
+                stop.request()
+        return done
+
+    run.optimizer.step = overflowing  # type: ignore[method-assign, assignment]
+    with pytest.raises(SettingsInvalid, match=r"1 trained weights are not finite after step 2 \("):
         run.run()
+    run.checkpoints.settle()
+    assert steps_kept(run) == [1]
 
 
 class TestMemory:

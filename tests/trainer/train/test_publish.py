@@ -330,6 +330,24 @@ def test_weights_that_are_not_finite_are_not_published(tmp_path: Path, monkeypat
     assert not (run.output / "adapters").exists()
 
 
+def test_what_has_no_finite_loss_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without validation nothing but the test sees what the last step made, in finite numbers."""
+    run = stage_run(tmp_path, dataset={"test": {"fraction": 0.2}})
+    whole = Trainer.run
+
+    def overshoot(trainer: Trainer) -> Any:
+        state = whole(trainer)
+        with torch.no_grad():
+            for parameter in trainer.model.parameters.values():
+                parameter.fill_(1e30)
+        return state
+
+    monkeypatch.setattr(Trainer, "run", overshoot)
+    with pytest.raises(SettingsInvalid, match="the test loss of what was trained is not finite, so nothing is"):
+        run.train()
+    assert not (run.output / "adapters").exists()
+
+
 def test_a_base_that_changed_during_training_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = stage_run(tmp_path)
     whole = Trainer.run

@@ -7,7 +7,8 @@ from its second checkpoint. Whatever has a manifest is whole at any time, and th
 adapter of a run that nothing happened to, bit for bit, in the same objects.
 
 A few lives are part of `make test`, other operations in other ways for each method; `make test-long` lives them all,
-which takes hours.
+which takes hours: a case is a kind of trouble and a share of the operations, so that it can be done in pieces, and says
+how far it is (`-rP` says what was lived).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from trimtab_trainer.publishing.result import read_result
 from trimtab_trainer.storage import MANIFEST, Store, keys, open_store, read_manifest, verify
 from trimtab_trainer.training.checkpoint import Checkpoints
 
-from tests.long import LONG, SOME, long_unless
+from tests.long import LONG, long_unless
 from tests.trainer.conftest import ObjectStorage, write_keys
 from tests.trainer.front import Asked, Front, Refusal, front
 from tests.trainer.train.distributed.pods import Pod
@@ -41,6 +42,8 @@ APART = 36
 """Operations between those of a method that are part of `make test`."""
 METHODS = ("SFT", "DPO", "KTO", "ORPO")
 MOST_ATTEMPTS = 3
+SHARES = 8
+"""Cases of the whole sweep for each kind of trouble: every eighth operation each."""
 REFUSALS: dict[str, Refusal] = {"answers 500": (500, "InternalError"), "answers 503": (503, "SlowDown")}
 APPLY = {"gives other bytes": "GET", "is given other bytes": "PUT"}
 """Kinds of trouble of one method alone: of a request to delete no server looks at the hash."""
@@ -170,18 +173,35 @@ def check_whole(store: Store) -> None:
             verify(store, prefix, manifest)
 
 
-def troubles(method: str, number: int, operation: str, every: bool) -> tuple[str, ...]:
-    """Return what happens in an operation of a method, the first being 1, each in a life of its own.
+def fits(kind: str, operation: str) -> bool:
+    """Tell whether a kind of trouble can happen in an operation."""
+    return operation.startswith(APPLY.get(kind, ""))
 
-    `every`: all that can, in each of them.
-    """
-    fitting = tuple(kind for kind in TROUBLES if operation.startswith(APPLY.get(kind, "")))
-    if every:
-        return fitting
+
+def some_troubles(method: str, operations: Sequence[str]) -> list[tuple[int, str]]:
+    """Return the numbers of operations, the first being 1, that are part of `make test`, and what happens in each."""
     own = METHODS.index(method)
-    place = number + own * APART // len(METHODS)
-    turn = place // APART - 1 + 2 * own  # the first of each method goes wrong in another way
-    return () if place % APART else (fitting[turn % len(fitting)],)
+    found = []
+    for number, operation in enumerate(operations, 1):
+        place = number + own * APART // len(METHODS)
+        if place % APART == 0:
+            fitting = [kind for kind in TROUBLES if fits(kind, operation)]
+            turn = place // APART - 1 + 2 * own  # the first of each method goes wrong in another way
+            found.append((number, fitting[turn % len(fitting)]))
+    return found
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of the whole sweep: one kind of trouble, in every `SHARES`-th operation from the `first` on."""
+
+    kind: str
+    first: int
+
+    def troubles(self, operations: Sequence[str]) -> list[tuple[int, str]]:
+        """Return the numbers of its operations, and what happens in each of them."""
+        numbers = range(self.first, len(operations) + 1, SHARES)
+        return [(number, self.kind) for number in numbers if fits(self.kind, operations[number - 1])]
 
 
 def flipped(body: bytes) -> bytes:
@@ -234,21 +254,25 @@ def scene(object_storage: ObjectStorage, tmp_path_factory: pytest.TempPathFactor
         yield of
 
 
-EVERY = pytest.param(True, id="every one", marks=[LONG, pytest.mark.timeout(0)])  # hours
+SWEEP = [
+    pytest.param(Share(kind, first), id=f"{kind}-{first} of {SHARES}", marks=[LONG, pytest.mark.timeout(0)])
+    for kind in TROUBLES
+    for first in range(1, SHARES + 1)
+]
 
 
-@pytest.mark.parametrize("every", [SOME, EVERY])
+@pytest.mark.parametrize("share", [pytest.param(None, id="some"), *SWEEP])
 @pytest.mark.parametrize("begun", [False, True], ids=["a run that begins", "a run that goes on"])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_operation_loses_a_run(scene: Callable[..., Scene], method: str, begun: bool, every: bool) -> None:
+def test_no_operation_loses_a_run(scene: Callable[..., Scene], method: str, begun: bool, share: Share | None) -> None:
     made = scene(method, begun)
-    for number, operation in enumerate(made.operations, 1):
-        for kind in troubles(method, number, operation, every):
-            # From then on the run is over, and what is not deleted of its checkpoints is left to a rule of the bucket.
-            over = RESULT in made.operations[:number]
-            check_same(
-                made, made.live(Trouble(kind, number)), f"{kind}: {operation}", but="/checkpoints/" if over else ""
-            )
+    happening = some_troubles(method, made.operations) if share is None else share.troubles(made.operations)
+    for number, kind in happening:
+        # From then on the run is over, and what is not deleted of its checkpoints is left to a rule of the bucket.
+        over = RESULT in made.operations[:number]
+        operation = made.operations[number - 1]
+        check_same(made, made.live(Trouble(kind, number)), f"{kind}: {operation}", but="/checkpoints/" if over else "")
+    print(f"{len(happening)} lives, in {len(made.operations)} operations of {method}")
 
 
 @pytest.mark.parametrize("method", long_unless(lambda method: method in METHODS[:2], METHODS))

@@ -47,7 +47,7 @@ from .contract import (
 )
 from .contract.outcome import PACKED_OUTCOME_BYTES
 from .contract.sweeps.record import SweepRecord
-from .errors import SCRATCH_FULL, HubFailed, JudgeFailed, OutOfMemory, SettingsInvalid, TrainerError
+from .errors import SCRATCH_FULL, OutOfMemory, SettingsInvalid, StorageFailed, TrainerError
 from .interruption import Interruption
 from .report import Report, Trouble
 from .storage import open_store
@@ -217,7 +217,7 @@ def _run(options: argparse.Namespace, stop: Interruption) -> int:
         else:
             report.error("stage ended early", reason=known.reason.value, error=known.message)
         last = last.model_copy(update={"reason": known.reason, "message": known.message})
-        if isinstance(known, HubFailed | JudgeFailed):
+        if isinstance(known, StorageFailed):
             last = last.model_copy(update={"retry_after_seconds": known.retry_after})
         code = known.exit_code
     if getattr(options, "termination_log", None) is not None:

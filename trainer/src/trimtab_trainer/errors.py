@@ -53,10 +53,18 @@ class OutOfMemory(TrainerError):
 
 
 class StorageFailed(TrainerError):
-    """Object storage did not answer, or not with what was written; trying again may help."""
+    """Object storage did not answer, or not with what was written; trying again may help.
+
+    Attributes:
+        retry_after: how many seconds who was asked wants to be left alone, if it says so.
+    """
 
     exit_code = ExitCode.STORAGE_FAILED
     default_reason = Reason.STORAGE_FAILED
+
+    def __init__(self, message: str, reason: Reason | None = None, retry_after: int | None = None) -> None:
+        super().__init__(message, reason)
+        self.retry_after = retry_after
 
 
 class PreparedDataMissing(StorageFailed):
@@ -78,31 +86,15 @@ class AnswersMissing(StorageFailed):
 
 
 class HubFailed(StorageFailed):
-    """A hub did not answer, or not with what it has; trying again may help.
-
-    Attributes:
-        retry_after: how many seconds the hub asks to be left alone, if it says so.
-    """
+    """A hub did not answer, or not with what it has; trying again may help."""
 
     default_reason = Reason.HUB_UNREACHABLE
 
-    def __init__(self, message: str, reason: Reason | None = None, retry_after: int | None = None) -> None:
-        super().__init__(message, reason)
-        self.retry_after = retry_after
-
 
 class JudgeFailed(StorageFailed):
-    """A judge's endpoint did not answer, or not in time; trying again may help.
-
-    Attributes:
-        retry_after: how many seconds it asks to be left alone, if it says so.
-    """
+    """A judge's endpoint did not answer, or not in time; trying again may help."""
 
     default_reason = Reason.JUDGE_UNREACHABLE
-
-    def __init__(self, message: str, reason: Reason | None = None, retry_after: int | None = None) -> None:
-        super().__init__(message, reason)
-        self.retry_after = retry_after
 
 
 class ProcessLost(TrainerError):

@@ -12,19 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .base.agreement import check_tokenizer, check_vocabulary, check_weights
-from .base.architecture import (
-    check_architecture,
-    check_full_base,
-    check_length,
-    check_packing,
-    read_shapes,
-    target_modules,
-    target_parameters,
-)
+from .base.agreement import check_model, check_tokenizer, check_vocabulary
+from .base.architecture import Targets, check_trainable
 from .base.base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from .base.embedding import untrained_tokens
-from .base.layers import Reach, Shapes, reach
+from .base.layers import Shapes
 from .contract import (
     Artifact,
     DatasetFormat,
@@ -42,7 +34,7 @@ from .data.preparation import PreparedView, prepare_view
 from .data.reading.formats import NAMED
 from .data.reading.source import Source, copy, find, read_template, unread_warning
 from .data.request import Request
-from .data.view import total_steps
+from .data.view import SIDES, total_steps
 from .errors import SettingsInvalid
 from .estimating.dimensions import dimensions
 from .estimating.fitting import check_held, warnings_of_limits
@@ -53,6 +45,7 @@ from .serving_limits import serving_warnings
 from .storage import FileEntry, Store, open_store
 from .storage.layout import result_path, run_prefix
 from .training.distributed.sharing import check_batch, uneven
+from .training.methods.labelled import check_labelled
 from .training.network.initial import check_initial_adapter
 
 PROBE = "data/.writable"
@@ -77,23 +70,14 @@ class CheckedModel:
     """A base model that can be trained as asked, as far as its config.json and the headers of its weights tell.
 
     Attributes:
-        modules, parameters: full names of the layers, and of the joined tensors of experts, that are adapted; where all
-            weights are trained, those that could be.
-        reached: what can be adapted.
+        targets: what of it is trained.
         warnings: what a person should know of it, a sentence each.
     """
 
     model: BaseModel
     shapes: Shapes
-    modules: tuple[str, ...]
-    parameters: tuple[str, ...]
-    reached: Reach
+    targets: Targets
     warnings: tuple[str, ...] = ()
-
-    @property
-    def adapted(self) -> int:
-        """How many layers and tensors are adapted."""
-        return len(self.modules) + len(self.parameters)
 
 
 def check_base_model(config: RunConfig) -> CheckedModel:
@@ -103,20 +87,14 @@ def check_base_model(config: RunConfig) -> CheckedModel:
         SettingsInvalid: with a named reason and the next step.
     """
     model = find_base_model(config.base_model)
-    check_architecture(model)
-    check_packing(model.config, config.training.packing)
-    check_length(model.config, config.training.max_sequence_length)
-    shapes = read_shapes(model)
-    check_weights(model, shapes)
-    reached = reach(shapes, model.config)
+    shapes = check_model(model)
+    targets = check_trainable(config, model.config, shapes)
     if (lora := config.adapter) is None:
-        check_full_base(reached, model.config)
-        warnings = [*filter(None, [hasty(config.training)])]
-        return CheckedModel(model, shapes, reached.layers, (), reached, tuple(warnings))
-    modules = target_modules(shapes, lora, model.config)
-    parameters = target_parameters(shapes, lora, model.config)
-    warnings = [*filter(None, [reached.unreached(len(parameters))]), *serving_warnings(lora, parameters)]
-    return CheckedModel(model, shapes, tuple(modules), tuple(parameters), reached, tuple(warnings))
+        warnings = [hasty(config.training)]
+    else:
+        unreached = targets.reached.unreached(len(targets.parameters))
+        warnings = [unreached, *serving_warnings(lora, targets.parameters)]
+    return CheckedModel(model, shapes, targets, tuple(filter(None, warnings)))
 
 
 def hasty(training: TrainingSettings) -> str:
@@ -184,11 +162,11 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
         "base model checked",
         uri=config.base_model.uri,
         digest=base_model_digest,
-        adapted=checked.adapted,
-        weights=checked.reached.weights,
-        beside_text=checked.reached.other_weights,
+        adapted=checked.targets.adapted,
+        weights=checked.targets.reached.weights,
+        beside_text=checked.targets.reached.other_weights,
     )
-    initial = check_initial_adapter(config, base_model_digest, list(checked.modules), list(checked.parameters))
+    initial = check_initial_adapter(config, base_model_digest, checked.targets)
     if initial is not None:
         report("initial adapter checked", uri=initial.uri, digest=initial.digest)
 
@@ -206,6 +184,8 @@ def prepare(config: RunConfig, scratch: Path, report: Report, limits: TrainLimit
         report=report,
     )
     summary = view.summary
+    for side in filter(lambda side: summary[side]["rows"], SIDES):
+        check_labelled(config.training, side, summary[side]["rows"], summary[side].get("wanted"))
     prepared = Prepared(
         base_model_digest=base_model_digest,
         rows_digest=view.rows_digest,

@@ -20,6 +20,10 @@ OF_THE_MACHINE = ("memory", "cuda", "cublas", "hip", "alloc")
 PROBE_TOLERANCE = 0.02
 """Largest relative difference that rounding alone can make between two ways to the same number, in bfloat16."""
 
+DRAWS = 3
+"""Rows that a refusal in 16 bits has to hold of. A mixture of experts chooses between near ones by what rounding left,
+and says something else then: that comes and goes with the tokens, what a model computes wrongly does not."""
+
 NOTHING = 1e-6
 """Share of the largest gradient that is none: masked attention gives 0, but kernels differ in how they come to it."""
 
@@ -45,7 +49,13 @@ def check_forward(model: LanguageModel, packing: bool) -> None:
 
 def _check(model: LanguageModel, packing: bool) -> None:
     try:
-        _probe_forward(model, packing)
+        for draw in range(draws := 1 if model.compute_type is torch.float32 else DRAWS):
+            try:
+                _probe_forward(model, packing, draw)
+                break
+            except SettingsInvalid:
+                if draw == draws - 1:
+                    raise
         if any(parameter.requires_grad for parameter in model.causal.parameters()):
             _probe_backward(model, packing)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
@@ -58,9 +68,10 @@ def _check(model: LanguageModel, packing: bool) -> None:
         ) from error
 
 
-def _probe_forward(model: LanguageModel, packing: bool) -> None:
+def _probe_forward(model: LanguageModel, packing: bool, draw: int) -> None:
+    """Compare what two ways to the same number give, of rows of random tokens; another `draw` is of others."""
     vocabulary = model.causal.get_input_embeddings().weight.shape[0]
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(draw)
     row = torch.randint(0, vocabulary, (3, 8), generator=generator).to(model.device)
     count = torch.arange(8, device=model.device)[None]
     model.causal.eval()
@@ -78,9 +89,11 @@ def _probe_forward(model: LanguageModel, packing: bool) -> None:
         if _differ(model.hidden(_probe(later, count))[0, :-1], hidden[:-1]):
             raise _sees_later(model)
         if packing:
-            packed = [torch.cat([before, row[1]])[None] for before in (row[0], row[2])]
-            ends = [model.hidden(_probe(tokens, count.repeat(1, 2)))[0, 8:] for tokens in packed]
-            if _differ(*ends) or _differ(ends[0], hidden):
+            # Not the row alone, whose sums are of other sizes and rounded otherwise: the first of two, as it sees none.
+            packed = [torch.cat(pair)[None] for pair in ((row[1], row[0]), (row[0], row[1]), (row[2], row[1]))]
+            both = [model.hidden(_probe(tokens, count.repeat(1, 2)))[0] for tokens in packed]
+            first, second, again = both[0][:8], both[1][8:], both[2][8:]
+            if _differ(second, again) or _differ(second, first):
                 raise _influences(model)
 
 

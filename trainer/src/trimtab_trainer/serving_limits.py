@@ -5,6 +5,8 @@ These are warnings: an adapter may be meant for something else than an AdapterRo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .base.layers import JOINED
 from .contract import LoraSettings
 
@@ -12,7 +14,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The values of vLLM's `--max-lora-rank` (`MaxLoRARanks`)."""
 
 
-def serving_warnings(lora: LoraSettings, parameters: list[str]) -> list[str]:
+def serving_warnings(lora: LoraSettings, parameters: Sequence[str]) -> list[str]:
     """Return what an engine would refuse or waste, a sentence each.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import time
@@ -17,6 +18,7 @@ from trimtab_trainer.training.distributed.checkpoints import check_alike, newest
 from trimtab_trainer.training.distributed.world import World
 from trimtab_trainer.training.loop import Trainer
 from trimtab_trainer.training.optimizer import optimizer_state
+from trimtab_trainer.training.state import TrainingState
 from trimtab_trainer.training.validation import mean_loss
 
 from tests.trainer.train.runs import gradients, random_rows, run_config, sequences, shake, trainer, unpacked
@@ -150,6 +152,44 @@ def test_two_processes_go_on_from_a_checkpoint_of_any_number(tiny: Path, tmp_pat
     for found, resumed in on_ranks(2, tmp_path / "after", lambda world: body(world, 6, 1, "broken")):
         assert resumed == 3
         assert_close(found, want)
+
+
+def test_the_number_of_processes_changes_at_edges_of_epochs_and_at_the_last_step(tiny: Path, tmp_path: Path) -> None:
+    """Of 26 sequences, 8 a step, the last step of an epoch has two: fewer than there are processes."""
+    rows, held_out = data(False), unpacked(random_rows(7, seed=9))
+    training = {"maxSteps": 8, "evaluateEverySteps": 4, "earlyStopping": {"patience": 9}}
+
+    def body(world: World, until: int, attempt: int, name: str) -> tuple[int, Weights, TrainingState]:
+        config = settings(tmp_path / name, 1, training=training, lora={"dropout": 0.2})
+        run = trainer(tiny, tmp_path / f"{name}-{world.rank}", config, rows, held_out, attempt=attempt, world=world)
+        for checkpoint in newest_first(run.checkpoints, world, run.stop):
+            run.resume(checkpoint)
+            break
+        resumed, step = run.state.step, run.step
+
+        def stopping() -> None:
+            step()
+            if run.state.step == until < run.total_steps:
+                run.stop.request()
+
+        run.step = stopping  # type: ignore[method-assign]
+        with contextlib.suppress(Interrupted):
+            run.run()
+        return resumed, run.model.trained_tensors(), run.state
+
+    ((_, want, straight),) = on_ranks(1, tmp_path / "straight", lambda world: body(world, 8, 0, "straight"))
+    begins = 0
+    for attempt, (size, until) in enumerate([(1, 3), (4, 4), (2, 7), (3, 8), (2, 8)]):
+        ends = on_ranks(size, tmp_path / f"{attempt}", lambda world: body(world, until, attempt, "broken"))  # noqa: B023
+        assert [(resumed, state.step) for resumed, _, state in ends] == [(begins, until)] * size
+        begins = until
+    for _, found, state in ends:
+        assert_close(found, want)
+        assert [point.step for point in state.curve] == [point.step for point in straight.curve] == [*range(1, 9)]
+        assert [point.loss for point in state.curve] == pytest.approx([each.loss for each in straight.curve], rel=1e-5)
+        assert [point.step for point in state.evaluations] == [4, 8]
+        assert state.validation_loss == pytest.approx(straight.validation_loss, rel=1e-5)
+        assert (state.tokens, state.supervised_tokens) == (straight.tokens, straight.supervised_tokens)
 
 
 def test_a_process_without_a_sequence_takes_the_same_step(tiny: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..data.encoding.tokens import RowTokenizer
 from ..errors import SettingsInvalid
+from .architecture import check_architecture, read_shapes
 from .base_model import INDEX, WEIGHTS, BaseModel, invalid, read_json
 from .decoders import LLAMA_LIKE, OWN_HEADS, TIED, shapes_of_config
 from .layers import LAYER, Shapes, is_conditional, is_extra, text_config, text_shapes
@@ -44,6 +45,18 @@ STRAY = 64
 """Tokens of its own that a tokenizer may have beyond the embedding before it is taken for another model's."""
 ALIKE = 2
 """Layers that have to be alike before another one is held against them."""
+
+
+def check_model(model: BaseModel) -> Shapes:
+    """Return the shapes of the tensors of a language model that its config.json and the headers of its weights tell of.
+
+    Raises:
+        SettingsInvalid: BASE_MODEL_INVALID.
+    """
+    check_architecture(model)
+    shapes = read_shapes(model)
+    check_weights(model, shapes)
+    return shapes
 
 
 def check_weights(model: BaseModel, shapes: Shapes) -> None:

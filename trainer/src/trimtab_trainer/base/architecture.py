@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..contract import LoraSettings, Reason
+from ..contract import LoraSettings, Reason, RunConfig
 from ..errors import SettingsInvalid
 from .base_model import BaseModel, invalid
 from .families import TEXT, WITH_OTHERS, classes
@@ -27,6 +28,51 @@ from .unsupported import BOTH_WAYS, NOT_PACKED, unsupported
 HEADER_LIMIT = 100_000_000
 NOT_QUANTIZED = ("BF16", "F16", "F32", "F64")
 CAUSAL = ("ForCausalLM", "LMHeadModel")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What of a base model is trained.
+
+    Attributes:
+        modules, parameters: full names of the layers, and of the joined tensors of experts, that are adapted; where all
+            weights are trained, those that could be.
+        reached: what can be adapted.
+    """
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...]
+    reached: Reach
+
+    @property
+    def adapted(self) -> int:
+        """How many layers and tensors are adapted."""
+        return len(self.modules) + len(self.parameters)
+
+
+def check_trainable(config: RunConfig, model: Mapping[str, Any], shapes: Shapes) -> Targets:
+    """Return what a run trains of a model, of its config.json and the shapes of its tensors.
+
+    Raises:
+        SettingsInvalid: its settings do not fit the model; with a named reason and the next step.
+    """
+    check_packing(model, config.training.packing)
+    check_length(model, config.training.max_sequence_length)
+    if (lora := config.adapter) is not None:
+        return find_targets(shapes, lora, model)
+    reached = reach(shapes, model)
+    check_full_base(reached, model)
+    return Targets(reached.layers, (), reached)
+
+
+def find_targets(shapes: Shapes, lora: LoraSettings, config: Mapping[str, Any]) -> Targets:
+    """Return what the settings adapt.
+
+    Raises:
+        SettingsInvalid: TARGET_MODULES_NOT_FOUND, naming what there is.
+    """
+    modules, parameters = target_modules(shapes, lora, config), target_parameters(shapes, lora, config)
+    return Targets(tuple(modules), tuple(parameters), reach(shapes, config))
 
 
 def check_architecture(model: BaseModel) -> None:

@@ -31,6 +31,9 @@ NOT_ADAPTED = ("lm_head", "embed_out", "wte", "wpe")
 STATE_SPACES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 """Model types of which peft adapts no `out_proj`: their kernels take its weights without it."""
 NAMES_OF_EXPERTS = ("down_proj", "gate_proj", "up_proj", "w1", "w2", "w3")
+PAST_ADAPTER = {"falcon_mamba": "dt_proj", "jamba": "dt_proj"}
+"""By model type a layer of which the weights are used past the adapter, unless they are quantized: an adapter of it,
+learned over NF4, would say nothing on the same model in 16 bits."""
 # fmt: off
 TAKEN_FOR_EXPERTS = frozenset({
     "afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe",
@@ -96,6 +99,8 @@ def reach(shapes: Shapes, config: Mapping[str, Any]) -> Reach:
         left_out.update(NAMES_OF_EXPERTS)
     if text.get("model_type") in STATE_SPACES:
         left_out.add("out_proj")
+    if past := PAST_ADAPTER.get(str(text.get("model_type"))):
+        left_out.add(past)
     if any(INDEXER in name.split(".") for name in loaded):
         left_out.add(INDEXER)
     layers = sorted(

@@ -128,8 +128,8 @@ def _base_model(config: RunConfig, checked: list[CheckedModel]) -> str:
     known = check_base_model(config)
     checked.append(known)
     size = sum(known.model.sizes.values())
-    all_of_it = f"all {known.reached.weights:,} weights are trained"
-    trained = f"{known.adapted} layers are adapted" if config.adapter is not None else all_of_it
+    all_of_it = f"all {known.targets.reached.weights:,} weights are trained"
+    trained = f"{known.targets.adapted} layers are adapted" if config.adapter is not None else all_of_it
     return f"{known.model.config.get('model_type')}, {size:,} bytes; {trained}"
 
 
@@ -160,8 +160,7 @@ def _initial_adapter(found: Findings, config: RunConfig, checked: CheckedModel, 
     part = "lora.initialAdapter"
 
     def look() -> str:
-        names = list(checked.modules), list(checked.parameters)
-        verified = check_initial_adapter(config, base_model, *names)
+        verified = check_initial_adapter(config, base_model, checked.targets)
         return f"{verified.digest}, of the shape that is asked for" if verified is not None else ""
 
     if config.adapter is None or config.adapter.initial_adapter is None:

@@ -43,6 +43,9 @@ NO_PREFERENCE = "preference shapes the loss of DPO, KTO and ORPO: set method, or
 ONLY_DPO = "preference.loss is DPO's: remove it, or set method: DPO"
 ONLY_KTO = "preference.desirableWeight and undesirableWeight are KTO's: remove them, or set method: KTO"
 ONLY_ROBUST = "preference.labelSmoothing is that of loss: Robust: remove it, or set loss: Robust"
+NOTHING_COUNTS = (
+    "preference.desirableWeight and undesirableWeight are both 0, so no row counts: give one of them a weight"
+)
 ANSWERS_ONLY = "lossOn is SFT's: DPO, KTO and ORPO go by the answers alone"
 
 METHOD_RULES: tuple[Rule, ...] = (
@@ -99,6 +102,11 @@ class PreferenceSettings(Model):
                 "!has(self.labelSmoothing) || self.labelSmoothing == 0.0 || (has(self.loss) && self.loss == 'Robust')",
                 ONLY_ROBUST,
             ),
+            (
+                "!has(self.desirableWeight) || self.desirableWeight > 0.0 || !has(self.undesirableWeight) || "
+                "self.undesirableWeight > 0.0",
+                NOTHING_COUNTS,
+            ),
         )
     )
 
@@ -132,6 +140,8 @@ class PreferenceSettings(Model):
     def _consistent(self) -> Self:
         if self.label_smoothing and self.loss is not PreferenceLoss.ROBUST:
             raise ValueError(ONLY_ROBUST)
+        if not (self.desirable_weight or self.undesirable_weight):
+            raise ValueError(NOTHING_COUNTS)
         return self
 
 

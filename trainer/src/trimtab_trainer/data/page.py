@@ -18,7 +18,7 @@ from ..pages.drawing import path, picture, pixel
 from ..pages.environment import environment, leaves
 from .choosing.figures import by_file, used
 from .choosing.linked import text_of
-from .choosing.notices import CLEANED, DECIDED, sequences_read
+from .choosing.notices import CLEANED, DECIDED, rows_read
 from .choosing.selection import NEAR, SIDES, TOO_LONG, Selection
 from .fitting import learned
 from .request import Request
@@ -72,16 +72,17 @@ class Reason:
 
 def render(audit: dict[str, Any], findings: dict[str, Any], rows: Rows, selection: Selection, request: Request) -> str:
     """Return the page of an audit; `findings` is audit.json of the rows."""
-    reasons = [*_cleaned(findings, request), *_decided(rows, selection)]
+    answers = request.training.method.answers
+    reasons = [*_cleaned(findings, request), *_decided(rows, selection, answers)]
     groups = {name: each[:GROUP_ROWS] for name, each in audit["groups"].items()}
     return _ENVIRONMENT.get_template("data.html.jinja").render(
         audit=audit,
         dropped=sum(reason.rows for reason in reasons),
-        read=sequences_read(rows, audit["rowsRead"], request),
+        read=rows_read(rows, audit["rowsRead"], request),
         reasons=sorted((reason for reason in reasons if reason.rows), key=lambda reason: -reason.rows),
         groups=groups,
         left_out={name: max(0, len(each) - GROUP_ROWS) for name, each in audit["groups"].items()},
-        files=by_file(rows, selection)[:GROUP_ROWS],
+        files=by_file(rows, selection, answers)[:GROUP_ROWS],
         histogram=histogram(audit["lengths"], audit["maxSequenceLength"]),
         examples=[*_learned(rows, selection, request)],
         settings=[*leaves(request.choices)],
@@ -116,14 +117,14 @@ def _cleaned(findings: dict[str, Any], request: Request) -> Iterator[Reason]:
             continue
         found = [source[name] for source in findings.values() if name in source]
         places = tuple(place for each in found for place in each["examples"])[:DROPPED_EXAMPLES]
-        yield Reason(words, request.training.method.answers * sum(each["count"] for each in found), places)
+        yield Reason(words, sum(each["count"] for each in found), places)
 
 
-def _decided(rows: Rows, selection: Selection) -> Iterator[Reason]:
+def _decided(rows: Rows, selection: Selection, answers: int) -> Iterator[Reason]:
     for reason, numbers in selection.dropped.items():
         shown = rows.heads(numbers)[:DROPPED_EXAMPLES] if len(numbers) else numbers
         examples = tuple(_dropped(rows, selection, int(row), reason) for row in shown)
-        yield Reason(WORDS[reason], len(numbers), tuple(each.place for each in examples), examples)
+        yield Reason(WORDS[reason], len(numbers) // answers, tuple(each.place for each in examples), examples)
 
 
 def _dropped(rows: Rows, selection: Selection, row: int, reason: str) -> DroppedRow:

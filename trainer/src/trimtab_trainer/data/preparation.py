@@ -184,12 +184,12 @@ class _Making:
 
 
 def _summary(selection: Selection, told: dict[str, Any], answers: int) -> dict[str, Any]:
-    dropped = {reason: len(rows) for reason, rows in selection.dropped.items()}
+    dropped = {reason: len(rows) // answers for reason, rows in selection.dropped.items()}
     return {
         "cleaned": told["cleaned"],
         "leaked": dropped[LEAKED],
         "droppedFor": dropped,
-        "dropped": told["cleaned"] * answers + sum(dropped.values()),
+        "dropped": told["cleaned"] + sum(dropped.values()),
         "tooLong": dropped[TOO_LONG],
     }
 

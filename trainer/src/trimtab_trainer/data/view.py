@@ -148,12 +148,13 @@ def write_side(
         save_file(arrays, folder / f"{side}-{number:05}.safetensors")
     return {
         "rows": len(lengths) // training.method.answers,
-        "tooLong": len(fitted.dropped),
+        "tooLong": len(fitted.dropped) // training.method.answers,
         "truncated": len(fitted.truncated),
         "sequences": len(sequences),
         "longest": max((int(lengths[sequence].sum()) for sequence in sequences), default=0),
         "tokens": tokens,
         "supervisedTokens": supervised,
+        **({"wanted": int(rows.wanted[fitted.rows].sum())} if rows.wanted is not None else {}),
     }
 
 

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..base.agreement import check_weights
-from ..base.architecture import (
-    check_architecture,
-    check_full_base,
-    check_length,
-    check_packing,
-    read_shapes,
-    target_modules,
-    target_parameters,
-)
+from ..base.agreement import check_model
+from ..base.architecture import check_trainable
 from ..base.base_model import find_base_model
 from ..base.decoders import shapes_of_config
-from ..base.layers import Shapes, reach
 from ..config import at_the_mirror, read_config, read_found
 from ..contract import Mirrored, RunConfig, from_hub
 from ..errors import SettingsInvalid
@@ -48,10 +38,8 @@ def run(options: argparse.Namespace) -> int:
         if from_hub(config.base_model.uri):
             config = at_the_mirror(config, read_found(options.mirrored, Mirrored, "--mirrored"))
         found = find_base_model(config.base_model)
-        check_architecture(found)
-        model, shapes = found.config, read_shapes(found)
-        check_weights(found, shapes)
-    check_settings(config, model, shapes)
+        model, shapes = found.config, check_model(found)
+    check_trainable(config, model, shapes)  # of a run that `prepare` refuses there is nothing to tell
     dims = dimensions(shapes, model, config.adapter)
     accelerators = options.accelerators * options.nodes
     check_batch(config.training, accelerators)
@@ -64,21 +52,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(table(dims, config, found_all), flush=True)
     return 0
-
-
-def check_settings(config: RunConfig, model: Mapping[str, Any], shapes: Shapes) -> None:
-    """Refuse what `prepare` refuses of these settings with this model: of no such run there is anything to tell.
-
-    Raises:
-        SettingsInvalid: with a named reason and the next step.
-    """
-    check_packing(model, config.training.packing)
-    check_length(model, config.training.max_sequence_length)
-    if (lora := config.adapter) is None:
-        check_full_base(reach(shapes, model), model)
-        return
-    target_modules(shapes, lora, model)
-    target_parameters(shapes, lora, model)
 
 
 def read_model_config(file: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..base.agreement import check_tokenizer, check_vocabulary, check_weights
-from ..base.architecture import check_architecture, context_length, read_shapes
+from ..base.agreement import check_model, check_tokenizer, check_vocabulary
+from ..base.architecture import context_length
 from ..base.base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
 from ..base.layers import Shapes
 from ..contract import (
@@ -148,9 +148,7 @@ def _base_model(config: EvaluationConfig, report: Report) -> tuple[BaseModel, Sh
         SettingsInvalid, StorageFailed: it is not there, cannot be computed with, or is not the one that was pinned.
     """
     model = find_base_model(config.base_model)
-    check_architecture(model)
-    shapes = read_shapes(model)
-    check_weights(model, shapes)
+    shapes = check_model(model)
     digest = digest_of_entries(entries_of(model))
     check_pin(config.base_model, digest)
     report("base model checked", uri=config.base_model.uri, digest=digest)

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from ..base.agreement import check_weights
-from ..base.architecture import check_architecture, read_shapes
+from ..base.agreement import check_model
 from ..base.base_model import (
     BaseModel,
     check_pin,
@@ -100,9 +99,9 @@ def check_request(config: ExportConfig) -> Request:
             BASE_MODEL_INVALID, BASE_MODEL_CHANGED, BASE_MODEL_MISMATCH.
     """
     base = find_base_model(config.base_model)
-    check_architecture(base)
-    shapes = read_shapes(base)
-    check_weights(base, shapes)
+    shapes = check_model(base)
+    conversion = _conversion(base, shapes) if config.format is ExportFormat.GGUF else None
+    # Every byte of both is read only after that.
     base_digest = digest_of_entries(entries_of(base))
     check_pin(config.base_model, base_digest)
     adapter = find_adapter(config.adapter, "adapter", base_digest)
@@ -111,7 +110,6 @@ def check_request(config: ExportConfig) -> Request:
         check_settings(adapter.config())
     except NotMergeable as error:
         raise not_mergeable(config, error) from error
-    conversion = _conversion(base, shapes) if config.format is ExportFormat.GGUF else None
     return Request(config, adapter, base, base_digest, shapes, quantization, compute_type, conversion)
 
 

@@ -21,16 +21,15 @@ from .. import folders
 from ..contract import Credentials, HubSource
 from ..contract.parsing import Unreadable
 from ..errors import HubFailed, SettingsInvalid
+from ..quota import PATIENCE_SECONDS, retry_after
 from ..storage import FileEntry, ObjectDamaged
 from .keys import read_hub_keys
-from .refusal import OverQuota, damaged, named, retry_after
+from .refusal import OverQuota, damaged, named
 
 T = TypeVar("T")
 
 ATTEMPTS = 4
 """Of a question, the first included; 1, 2 and 4 s lie between them, or what the hub asks for."""
-PATIENCE_SECONDS = 60
-"""What a hub may ask to be left alone for while this process waits; beyond it the stage ends and says so."""
 CONNECT_SECONDS, TIMEOUT_SECONDS = 5, 30
 MOST_FILES = 10_000
 READ_BYTES = 1 << 20

@@ -6,7 +6,6 @@ Messages hold neither URLs that a hub answered with, which may be signed, nor it
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterator, Mapping
 
 import httpx2
@@ -24,12 +23,9 @@ from huggingface_hub.errors import (
 from ..certificates import why_not_taken
 from ..contract import HubSource, Reason
 from ..errors import HubFailed, SettingsInvalid, TrainerError
+from ..quota import retry_after
 from .keys import HubKeys
 
-LONGEST_WAIT_SECONDS = 3600
-"""What a hub may ask for; beyond it is not believed."""
-SPENT = re.compile(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})")
-"""Of the header RateLimit, where nothing remains: in how many seconds there is more."""
 WAY_OUT = (
     "let pods with the label trimtab.dev/stage: mirror out (a NetworkPolicy may forbid it), or name a mirror of the "
     "hub in HF_ENDPOINT"
@@ -141,15 +137,6 @@ def over_quota(headers: Mapping[str, str], keys: HubKeys) -> HubFailed:
     return HubFailed(
         f"{keys.endpoint} was asked too often from here (429), {when}{hint}", Reason.HUB_QUOTA_EXCEEDED, seconds
     )
-
-
-def retry_after(headers: Mapping[str, str]) -> int | None:
-    """Return how many seconds a hub asks to be left alone, None if it does not say."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(int(text[:9]), LONGEST_WAIT_SECONDS)
-    spent = SPENT.search(headers.get("RateLimit", ""))
-    return min(int(spent[1]), LONGEST_WAIT_SECONDS) if spent is not None else None
 
 
 def _page(source: HubSource, keys: HubKeys) -> str:

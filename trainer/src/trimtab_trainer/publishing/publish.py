@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..base.base_model import TOKENIZER
@@ -59,7 +58,7 @@ from ..training.methods.figures import figures_of
 from ..training.methods.objective import Objective
 from ..training.network.adapter import Adapted
 from ..training.network.full import Full, write_full
-from ..training.network.trained import Trained
+from ..training.network.trained import Trained, not_finite
 from ..training.parts import save_adapter
 from ..training.state import TrainingState
 from .card import model_card
@@ -97,8 +96,7 @@ def export(
     Raises:
         SettingsInvalid: a weight is not finite.
     """
-    broken = [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
+    if broken := not_finite(weights):
         raise SettingsInvalid(
             f"{len(broken)} trained weights are not finite ({broken[0]}), so nothing is published; "
             "lower training.learningRate"
@@ -160,12 +158,22 @@ def adapter_config(
 
 
 def measure(model: Trained, test: Batches | None, objective: Objective, stop: Interruption) -> TestLosses | None:
-    """Measure what is published, and its base model alone, on the test split; None if nothing of it is supervised."""
+    """Measure what is published, and its base model alone, on the test split; None if nothing of it is supervised.
+
+    Raises:
+        SettingsInvalid: one of the losses is not finite.
+    """
     if test is None or int(test.supervised.sum()) == 0:
         return None
     with_adapter = objective.measure(model, test, stop)
     with model.base_alone():
         without = objective.measure(model, test, stop)
+    for whose, loss in (("what was trained", with_adapter.loss), ("the base model alone", without.loss)):
+        if not math.isfinite(loss):
+            raise SettingsInvalid(
+                f"the test loss of {whose} is not finite, so nothing is published; lower training.learningRate, or "
+                "correct quantization.computeType"
+            )
     return TestLosses(with_adapter.loss, without.loss, figures_of(with_adapter.sums))
 
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load_file
 
-from ..base.architecture import read_shapes, target_modules, target_parameters
+from ..base.architecture import find_targets, read_shapes
 from ..base.base_model import BaseModel, fetch_base_model, find_base_model
-from ..base.layers import reach
 from ..contract import Prepared, Rank, Reason, RunConfig, StoredBaseModel
 from ..data.view import View, load_view, total_steps
 from ..errors import SettingsInvalid
@@ -82,7 +81,7 @@ class Loaded:
         return tuple(ranks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loading:
     """What a run is loaded from and by whom, and the steps of it in their order.
 
@@ -166,15 +165,13 @@ class Loading:
         """Put the adapter of the run on its base model: a fresh one, or the one that it goes on from."""
         config = self.config
         assert config.adapter is not None
-        shapes, lora = read_shapes(files), config.adapter
-        layers, parameters = target_modules(shapes, lora, files.config), target_parameters(shapes, lora, files.config)
-        reached = reach(shapes, files.config)
-        model = add_adapter(base, lora, compute_type, config.training.seed, reached.left_out)
-        check_layers(model, layers, parameters)
-        initial = check_initial_adapter(config, self.prepared.base_model_digest, layers, parameters)
+        targets = find_targets(read_shapes(files), config.adapter, files.config)
+        model = add_adapter(base, config.adapter, compute_type, config.training.seed, targets.reached.left_out)
+        check_layers(model, targets.modules, targets.parameters)
+        initial = check_initial_adapter(config, self.prepared.base_model_digest, targets)
         if initial is not None:
             load_weights(model, fetch_initial_weights(initial, self.own), initial.uri)
-        if unreached := reached.unreached(len(parameters)):
+        if unreached := targets.reached.unreached(len(targets.parameters)):
             self.report.warn("experts are out of reach", warning=unreached)
         return model
 

@@ -126,7 +126,7 @@ class Trainer:
 
         Raises:
             Interrupted: told to stop; everything done is in a checkpoint.
-            SettingsInvalid: the loss is not finite.
+            SettingsInvalid: the loss, its gradient or the weights are not finite.
             OutOfMemory: a single sequence does not fit.
             ProcessLost: another process is gone; everything done is in a checkpoint.
             TrainerError: storage failed.
@@ -252,15 +252,25 @@ class Trainer:
         if not math.isfinite(norm) and math.isfinite(nats) and self.scale > 1.0:
             return None
         if not (math.isfinite(nats) and math.isfinite(norm)):
-            raise SettingsInvalid(
-                f"the {'gradient' if math.isfinite(nats) else 'loss'} of step {self.state.step + 1} is not finite; "
-                f"lower training.learningRate, or set training.maxGradientNorm{self._remedy}"
-            )
+            raise self._not_finite("gradient" if math.isfinite(nats) else "loss")
         if tokens and not self._checked_gradients:
             self.model.check_gradients()
             self._checked_gradients = True
         nats *= share.count / weight if weight else 1.0  # so that nats a token are the weighted mean
         return StepResult(nats, share.count, tokens, share.tokens, norm, sums)
+
+    def _not_finite(self, what: str) -> SettingsInvalid:
+        """Return the end of a run whose loss or gradient is no number; a first step is before anything was learned."""
+        if self.state.step == 0:
+            return SettingsInvalid(
+                f"the {what} of step 1 is not finite, before anything was learned: the weights that it begins with "
+                "hold what is no number, or compute it of these rows in this type; take others (baseModel, "
+                f"lora.initialAdapter){self._remedy}"
+            )
+        return SettingsInvalid(
+            f"the {what} of step {self.state.step + 1} is not finite; lower training.learningRate, or set "
+            f"training.maxGradientNorm{self._remedy}"
+        )
 
     @property
     def pass_tokens(self) -> int:
@@ -411,9 +421,18 @@ class Trainer:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of the state, unless that was done; the leader does for all."""
+        """Write a checkpoint of the state, unless that was done; the leader does for all.
+
+        Raises:
+            SettingsInvalid: the weights are not finite; the checkpoint before is the newest.
+        """
         if self._saved_step == self.state.step:
             return
+        if broken := self.model.broken():
+            raise SettingsInvalid(
+                f"{len(broken)} trained weights are not finite after step {self.state.step} ({broken[0]}); lower "
+                f"training.learningRate, or set training.maxGradientNorm{self._remedy}"
+            )
         if self.world.leads:
             self._write()
         self._saved_step = self.state.step

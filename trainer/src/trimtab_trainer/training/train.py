@@ -83,7 +83,16 @@ def train(  # noqa: PLR0917 all of them in the order that they are needed
                 if done is not None:
                     report("this run has its result already", digest=done.digest)
                     return done.artifact, done.summary
-                loaded = Loading(config, prepared, checkpoints, world, scratch, stop, report, progress).load()
+                loaded = Loading(
+                    config=config,
+                    prepared=prepared,
+                    checkpoints=checkpoints,
+                    world=world,
+                    scratch=scratch,
+                    stop=stop,
+                    report=report,
+                    board=progress,
+                ).load()
             ranks = loaded.run(world)
             with stop.at_once():
                 progress.update(activity="Publishing")
@@ -120,7 +129,16 @@ def follow(  # noqa: PLR0917 as of `train`
         checkpoints = Checkpoints(store, config, prepared.run_digest, attempt, scratch=own, report=report, board=board)
         with _named_ends(checkpoints):
             with stop.at_once():
-                loaded = Loading(config, prepared, checkpoints, world, scratch, stop, report, board).load()
+                loaded = Loading(
+                    config=config,
+                    prepared=prepared,
+                    checkpoints=checkpoints,
+                    world=world,
+                    scratch=scratch,
+                    stop=stop,
+                    report=report,
+                    board=board,
+                ).load()
             loaded.run(world)
 
 

@@ -35,7 +35,8 @@ def balanced(rows: Rows, fitted: Fitted, balance: Balance, size: int = 1) -> Bal
     counts = np.bincount(codes, minlength=len(rows.values[balance.column]))
     factors = np.minimum(counts.max(initial=0) / np.maximum(counts, 1), balance.maximum)
     if balance.by is BalanceBy.WEIGHT:
-        return Balanced(fitted, factors[codes].astype(np.float32), _done(rows, balance, counts, factors, counts))
+        done = _done(rows, balance, counts // size, factors, counts // size)
+        return Balanced(fitted, factors[codes].astype(np.float32), done)
     repeats = np.zeros(len(codes) // size, np.int64)
     for code in np.flatnonzero(counts).tolist():
         own = np.flatnonzero(codes[::size] == code)  # in the order of identities, as fitted rows are
@@ -50,8 +51,8 @@ def balanced(rows: Rows, fitted: Fitted, balance: Balance, size: int = 1) -> Bal
         fitted.truncated,
         fitted.longest,
     )
-    now = np.bincount(codes, weights=np.repeat(repeats, size), minlength=len(counts)).astype(np.int64)
-    return Balanced(again, None, _done(rows, balance, counts, factors, now))
+    now = np.bincount(codes[::size], weights=repeats, minlength=len(counts)).astype(np.int64)
+    return Balanced(again, None, _done(rows, balance, counts // size, factors, now))
 
 
 def _done(rows: Rows, balance: Balance, counts: Int64, factors: npt.NDArray[np.float64], now: Int64) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..cleaning.languages import LANGUAGES
 from ..request import Request
 from ..rows import SOURCES, Rows
-from .selection import SIDES, Selection
+from .selection import SIDES, Selection, longest
 
 Int64 = npt.NDArray[np.int64]
 
@@ -26,22 +26,25 @@ def audit_of(
     rows: Rows, selection: Selection, request: Request, told: dict[str, Any], summary: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the audit of a view of rows, as it stands in audit.json."""
+    answers = request.training.method.answers
     return {
         "rowsRead": told["rowsRead"],
         "format": told["format"],
         "findings": told["findings"],
         "ignoredColumns": told["ignoredColumns"],
-        "dropped": {reason: len(numbers) for reason, numbers in selection.dropped.items()},
+        "dropped": summary["droppedFor"],
         "sides": {
-            side: _figures(rows, selection.sides[side].rows) for side in SIDES if len(selection.sides[side].rows)
+            side: _figures(rows, selection.sides[side].rows, answers)
+            for side in SIDES
+            if len(selection.sides[side].rows)
         },
         "groups": groups_of(rows, selection, request),
         "balance": summary.get("balance"),
         "notices": summary.get("notices", []),
-        "lengths": histogram(rows.lengths[used(selection)], request.training.max_sequence_length),
+        "lengths": histogram(longest(rows, used(selection), answers), request.training.max_sequence_length),
         "maxSequenceLength": request.training.max_sequence_length,
         "choices": request.choices,
-        "near": near_figures(selection),
+        "near": near_figures(rows, selection),
     }
 
 
@@ -52,7 +55,7 @@ def used(selection: Selection) -> Int64:
 
 def groups_of(rows: Rows, selection: Selection, request: Request) -> dict[str, list[dict[str, Any]]]:
     """Return figures of the groups of rows that are used: by source, language, and columns that are named."""
-    chosen = used(selection)
+    chosen, answers = used(selection), request.training.method.answers
     by: dict[str, tuple[Int64, tuple[str | None, ...]]] = {
         "source": (rows.source[chosen].astype(np.int64), SOURCES),
         "language": (rows.languages[chosen].astype(np.int64), LANGUAGES),
@@ -61,7 +64,7 @@ def groups_of(rows: Rows, selection: Selection, request: Request) -> dict[str, l
         by[f"{COLUMN}{name}"] = (rows.columns[name][chosen], rows.values[name])
     return {
         name: [
-            {"value": "(none)" if values[code] is None else values[code], **_figures(rows, own, len(chosen))}
+            {"value": "(none)" if values[code] is None else values[code], **_figures(rows, own, answers, len(chosen))}
             for code in np.unique(codes).tolist()
             for own in [chosen[codes == code]]
         ]
@@ -69,29 +72,29 @@ def groups_of(rows: Rows, selection: Selection, request: Request) -> dict[str, l
     }
 
 
-def by_file(rows: Rows, selection: Selection) -> list[dict[str, Any]]:
-    """Return figures of the rows that are used, by the files they come from."""
+def by_file(rows: Rows, selection: Selection, answers: int) -> list[dict[str, Any]]:
+    """Return figures of the rows that are used, by the files they come from; `answers` of each row."""
     chosen = used(selection)
     names = [name.rpartition(" ")[0] for name in rows.file_names]
     order = {name: number for number, name in enumerate(dict.fromkeys(names))}
     files = np.array([order[name] for name in names], np.int64)[rows.files[chosen]]
     most = np.argsort(-np.bincount(files), kind="stable")[:MOST_GROUPS].tolist()
     listed = list(order)
-    found = [{"value": listed[code], **_figures(rows, chosen[files == code], len(chosen))} for code in most]
+    found = [{"value": listed[code], **_figures(rows, chosen[files == code], answers, len(chosen))} for code in most]
     return [each for each in found if each["rows"]]
 
 
-def _figures(rows: Rows, chosen: Int64, of: int | None = None) -> dict[str, Any]:
+def _figures(rows: Rows, chosen: Int64, answers: int, of: int | None = None) -> dict[str, Any]:
     lengths = rows.lengths[chosen]
     tokens, learned = int(lengths.sum()), int(rows.learned[chosen].sum())
     found = {
-        "rows": len(chosen),
+        "rows": len(chosen) // answers,
         "tokens": tokens,
         "supervisedTokens": learned,
         "supervisedShare": round(learned / max(1, tokens), 4),
         "medianLength": int(np.median(lengths)) if len(lengths) else 0,
         "longest": int(lengths.max(initial=0)),
-        "languages": _languages(rows.languages[chosen]),
+        "languages": _languages(rows.languages[chosen][::answers]),
         "answers": _answers(rows, chosen),
     }
     return found if of is None else found | {"share": round(len(chosen) / max(1, of), 4)}
@@ -120,9 +123,10 @@ def histogram(lengths: Int64, limit: int) -> dict[str, Any]:
     return {"step": step, "counts": counts.tolist()}
 
 
-def near_figures(selection: Selection) -> dict[str, int] | None:
+def near_figures(rows: Rows, selection: Selection) -> dict[str, int] | None:
     """Return how many rows are near duplicates of another, and in how many clusters; None if not looked for."""
     if selection.alike is None:
         return None
-    counts = np.unique(selection.alike, return_counts=True)[1]
+    # What became several sequences, as a pair does, is no near duplicate of itself.
+    counts = np.unique(selection.alike[rows.first], return_counts=True)[1]
     return {"clusters": int((counts > 1).sum()), "rows": int(counts[counts > 1].sum()), "largest": int(counts.max())}

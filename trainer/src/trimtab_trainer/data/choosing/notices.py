@@ -46,8 +46,8 @@ def check_dropped(
 
 
 def dropped_share(rows: Rows, summary: dict[str, Any], told: dict[str, Any], request: Request) -> float:
-    """Return the share of what was read that is not used, both in sequences."""
-    return float(summary["dropped"]) / max(1, sequences_read(rows, told["rowsRead"], request))
+    """Return the share of what was read that is not used."""
+    return float(summary["dropped"]) / max(1, rows_read(rows, told["rowsRead"], request))
 
 
 def notices_of(
@@ -67,7 +67,7 @@ def notices_of(
         limit = request.training.max_sequence_length
         notices.append(
             f"{truncated} rows are cut behind the last answer that fits into training.maxSequenceLength = {limit} "
-            f"tokens{_raise_it(rows, selection, limit)}"
+            f"tokens{_raise_it(rows, selection, request)}"
         )
     audit = request.dataset.audit or DataAudit()
     by = groups_of(rows, selection, request)
@@ -89,24 +89,25 @@ def notices_of(
 def _of_dropped(
     rows: Rows, selection: Selection, summary: dict[str, Any], told: dict[str, Any], request: Request
 ) -> str:
-    answers = request.training.method.answers
-    counts = [(told["findings"].get(name, 0) * answers, words) for name, words in CLEANED.items() if name != "invalid"]
+    counts = [(told["findings"].get(name, 0), words) for name, words in CLEANED.items() if name != "invalid"]
     if told["findings"]["invalid"] and request.cleaning.invalid_text.value == "Drop":
-        counts.append((told["findings"]["invalid"] * answers, CLEANED["invalid"]))
+        counts.append((told["findings"]["invalid"], CLEANED["invalid"]))
     counts.extend((summary["droppedFor"].get(reason, 0), words) for reason, words in DECIDED.items())
     if too_long := summary["droppedFor"][TOO_LONG]:
         limit = request.training.max_sequence_length
-        words = f"are longer than training.maxSequenceLength = {limit} tokens{_raise_it(rows, selection, limit)}"
+        longer = f"are longer than training.maxSequenceLength = {limit} tokens"
+        words = f"{longer}{_raise_it(rows, selection, request)}"
         counts.append((too_long, words))
     listed = "; ".join(f"{count} {words}" for count, words in sorted(counts, key=lambda each: -each[0]) if count)
-    read = sequences_read(rows, told["rowsRead"], request)
+    read = rows_read(rows, told["rowsRead"], request)
     return f"{summary['dropped']} of {read} rows are dropped: {listed}"
 
 
-def _raise_it(rows: Rows, selection: Selection, limit: int) -> str:
+def _raise_it(rows: Rows, selection: Selection, request: Request) -> str:
     """Return which maxSequenceLength would do, in words."""
+    limit, answers = request.training.max_sequence_length, request.training.method.answers
     long = {side: each for side, each in selection.sides.items() if len(each.dropped) or len(each.truncated)}
-    enough = max(length_for_most(rows, each) for each in long.values())
+    enough = max(length_for_most(rows, each, answers) for each in long.values())
     longest = max(each.longest for each in long.values())
     if enough <= limit:
         return f" (the longest has {longest})"
@@ -114,10 +115,6 @@ def _raise_it(rows: Rows, selection: Selection, limit: int) -> str:
     return f" (raise it to {enough} to keep {'99 % of them' if more else 'them'} whole{more})"
 
 
-def sequences_read(rows: Rows, read: int, request: Request) -> int:
-    """Return how many sequences the rows that were read are, or would have been.
-
-    Two of a pair, also of one that is not kept; a conversation that became several counts as these.
-    """
-    answers = request.training.method.answers
-    return answers * read + len(rows) - answers * int(np.count_nonzero(rows.first))
+def rows_read(rows: Rows, read: int, request: Request) -> int:
+    """Return how many rows were read; a conversation that became several counts as these, a pair of answers is one."""
+    return read + len(rows) // request.training.method.answers - int(np.count_nonzero(rows.first))

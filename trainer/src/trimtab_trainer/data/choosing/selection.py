@@ -108,9 +108,9 @@ def wants_near(dataset: StoredDataset, cleaning: Cleaning) -> bool:
     )
 
 
-def length_for_most(rows: Rows, fitted: Fitted) -> int:
-    """Return the maxSequenceLength with which nearly all rows of a side would be whole."""
-    lengths = np.sort(rows.lengths[np.concatenate((fitted.rows, fitted.dropped))])
+def length_for_most(rows: Rows, fitted: Fitted, answers: int) -> int:
+    """Return the maxSequenceLength with which nearly all rows of a side would be whole; `answers` of each."""
+    lengths = np.sort(longest(rows, np.concatenate((fitted.rows, fitted.dropped)), answers))
     enough = int(lengths[max(0, math.ceil(KEPT_BY_LENGTH * len(lengths)) - 1)])
     return min(int(lengths[-1]), -(-enough // LENGTH_STEP) * LENGTH_STEP)
 
@@ -169,8 +169,14 @@ def _clusters(rows: Rows, there: Int64, alike: Int64 | None, dataset: StoredData
     return connect(answers, rows.groups[there], None if alike is None else alike[there])
 
 
+def longest(rows: Rows, chosen: Int64, answers: int) -> Int64:
+    """Return the tokens of each row, of the longest of its answers where several are compared."""
+    found: Int64 = rows.lengths[chosen].reshape(-1, answers).max(axis=1)
+    return found
+
+
 def _none_fits(rows: Rows, side: str, fitted: Fitted, training: TrainingSettings) -> DataInvalid:
-    lengths = rows.lengths[fitted.dropped]
+    lengths = longest(rows, fitted.dropped, training.method.answers)
     return DataInvalid(
         f"all {len(lengths)} rows of the {side} side are longer than training.maxSequenceLength = "
         f"{training.max_sequence_length} tokens: the shortest has {lengths.min()}, the median "

@@ -25,6 +25,7 @@ from ...fanout import ask_all
 from ...interruption import Interruption
 from ...keyfiles import read_key, source_of
 from ...pages.wording import visible
+from ...quota import PATIENCE_SECONDS, retry_after
 from ...report import Report
 from .judgements import Judgement
 from .prompts import SCORE, JudgePrompt
@@ -34,9 +35,6 @@ AT_ONCE = 8
 """Questions that are under way at the same time."""
 ATTEMPTS = 6
 """Of one question, the first included; 1, 2, 4, 8 and 16 s lie between them, or what the server asks for."""
-PATIENCE_SECONDS = 60
-"""What a server may ask to be left alone for while this process waits."""
-LONGEST_WAIT_SECONDS = 3600
 CONNECT_SECONDS, READ_SECONDS = 10, 120
 REPLY_BYTES = 1 << 20
 REPLY_TOKENS = 32
@@ -178,13 +176,13 @@ class Endpoint:
     def _refusal(self, response: httpx2.Response) -> TrainerError:
         status, url = response.status_code, self._settings.url
         if status == 429:
-            seconds = _retry_after(response)
+            seconds = retry_after(response.headers)
             when = (
                 f"it asks to be left alone for {seconds} s" if seconds is not None else "it does not say for how long"
             )
             return JudgeFailed(f"{url} was asked too often from here (429), {when}", Reason.JUDGE_OVERLOADED, seconds)
         if status in TRY_AGAIN or status >= 500:
-            return JudgeFailed(f"{url} answered {status}; {WAY_OUT}", retry_after=_retry_after(response))
+            return JudgeFailed(f"{url} answered {status}; {WAY_OUT}", retry_after=retry_after(response.headers))
         if status in (401, 403):
             return SettingsInvalid(
                 f"{url} denies access to the model {self._settings.model} ({status}); write a key that may ask it into "
@@ -226,8 +224,3 @@ def reply_schema(prompt: JudgePrompt) -> dict[str, Any]:
         "required": [prompt.key],
         "additionalProperties": False,
     }
-
-
-def _retry_after(response: httpx2.Response) -> int | None:
-    text = response.headers.get("Retry-After", "").strip()
-    return min(int(text[:9]), LONGEST_WAIT_SECONDS) if text.isascii() and text.isdigit() else None

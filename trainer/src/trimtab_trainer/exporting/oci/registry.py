@@ -22,6 +22,7 @@ from ...certificates import why_not_taken
 from ...contract import Reason
 from ...contract.parsing import Unreadable, read_object
 from ...errors import SettingsInvalid, StorageFailed
+from ...quota import PATIENCE_SECONDS, retry_after
 from .keys import DOCKER_HUB, Login
 
 TIMEOUT = (10, 300)
@@ -39,7 +40,15 @@ _CHALLENGE = re.compile(r'([A-Za-z]+)="([^"]*)"')
 
 
 class _Odd(requests.RequestException):
-    """An answer that no registry gives; the message says what is odd, and quotes nothing."""
+    """An answer that is of no use; the message says why, and quotes nothing.
+
+    Attributes:
+        pause: how many seconds who gave it asks to be left alone, if it says so.
+    """
+
+    def __init__(self, message: str, pause: int | None = None) -> None:
+        super().__init__(message)
+        self.pause = pause
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,17 @@ class Registry:
             place = self._place(begun)
             place += f"{'&' if urlsplit(place).query else '?'}digest={content.digest}"
             headers = {"Content-Type": "application/octet-stream"}
-            return self._once("PUT", place, headers, content.open())
+            return self._taken(self._once("PUT", place, headers, content.open()), content.digest)
 
         self._lasting(upload, (201,), f"blob {content.digest[:19]}")
+
+    @staticmethod
+    def _taken(answer: Answer, digest: str) -> Answer:
+        """Return the answer to what was put, unless it says that something else arrived."""
+        found = answer.headers.get("Docker-Content-Digest", digest)
+        if answer.status_code == 201 and found != digest:
+            raise _Odd("it has other bytes than were sent")
+        return answer
 
     def _place(self, begun: Answer) -> str:
         """Return where a registry wants a blob: over HTTPS, unless it is on this machine itself."""
@@ -148,13 +165,19 @@ class Registry:
         return place.geturl()
 
     def manifest(self, reference: str, accepted: str) -> bytes | None:
-        """Return a manifest by its tag or digest, None if there is none."""
+        """Return a manifest by its tag or digest, None if there is none, or not with the bytes of the digest."""
         answer = self._ask("GET", f"manifests/{reference}", good=(200, 404), headers={"Accept": accepted})
-        return answer.content if answer.status_code == 200 else None
+        other = reference.startswith("sha256:") and digest_of_bytes(answer.content) != reference
+        return None if answer.status_code == 404 or other else answer.content
 
     def put_manifest(self, reference: str, data: bytes, media_type: str) -> None:
         """Put a manifest, or an index of manifests, under a tag or its digest."""
-        self._ask("PUT", f"manifests/{reference}", good=(201,), headers={"Content-Type": media_type}, data=data)
+        address, headers = self._address(f"manifests/{reference}"), {"Content-Type": media_type}
+
+        def put() -> Answer:
+            return self._taken(self._once("PUT", address, headers, data), digest_of_bytes(data))
+
+        self._lasting(put, (201,), f"manifests/{reference}")
 
     def _ask(
         self,
@@ -163,17 +186,19 @@ class Registry:
         *,
         good: tuple[int, ...],
         headers: Mapping[str, str] | None = None,
-        data: bytes | None = None,
     ) -> Answer:
-        address = urljoin(self._reference.address, path)
-        return self._lasting(lambda: self._once(method, address, dict(headers or {}), data), good, path)
+        address = self._address(path)
+        return self._lasting(lambda: self._once(method, address, dict(headers or {}), None), good, path)
+
+    def _address(self, path: str) -> str:
+        return urljoin(self._reference.address, path)
 
     def _lasting(self, ask: Callable[[], Answer], good: tuple[int, ...], what: str) -> Answer:
-        """Ask until the answer is one of these, as often as trying again may help."""
-        trouble = ""
+        """Ask until the answer is one of these, as often as trying again may help, and not before it is let."""
+        trouble, asked_for = "", None
         for attempt in range(ATTEMPTS):
             if attempt:
-                time.sleep(PAUSE_SECONDS * 2 ** (attempt - 1))
+                time.sleep(max(PAUSE_SECONDS * 2 ** (attempt - 1), asked_for or 0))
             try:
                 answer = ask()
             except requests.RequestException as error:
@@ -188,16 +213,22 @@ class Registry:
                         "the port where it does"
                     ) from None
                 trouble = str(error) if isinstance(error, _Odd) else type(error).__name__
+                asked_for = error.pause if isinstance(error, _Odd) else None
+                if (asked_for or 0) > PATIENCE_SECONDS:
+                    break
                 continue
             if answer.status_code in good:
                 return answer
             if answer.status_code in (401, 403):
                 raise self._denied()
-            trouble = f"HTTP {answer.status_code}"
-            if answer.status_code < 500 and answer.status_code not in (408, 429):
+            trouble, asked_for = f"HTTP {answer.status_code}", retry_after(answer.headers)
+            passes = answer.status_code >= 500 or answer.status_code in (408, 429)
+            if not passes or (asked_for or 0) > PATIENCE_SECONDS:
                 break
         raise StorageFailed(
-            f"registry {self._reference.host} did not take {what} of {self._reference.repository} ({trouble})"
+            f"registry {self._reference.host} did not take {what} of {self._reference.repository} ({trouble}"
+            f"{f'; it asks to be left alone for {asked_for} s' if asked_for else ''})",
+            retry_after=asked_for,
         )
 
     def _once(self, method: str, address: str, headers: dict[str, str], data: Any) -> Answer:
@@ -211,7 +242,7 @@ class Registry:
 
     def _send(self, method: str, address: str, headers: dict[str, str], data: Any) -> Answer:
         known = {"Authorization": self._authorization} if self._authorization and self._is_ours(address) else {}
-        return Answer.read(
+        answer = Answer.read(
             self._session.request(
                 method,
                 address,
@@ -223,6 +254,9 @@ class Registry:
                 stream=True,
             )
         )
+        if address.startswith("https:") and not answer.url.startswith("https:"):
+            raise _Odd("it leads elsewhere, without encryption")
+        return answer
 
     def _is_ours(self, address: str) -> bool:
         asked, ours = urlsplit(address), urlsplit(self._reference.address)
@@ -255,7 +289,7 @@ class Registry:
         if answer.status_code in (400, 401, 403):
             raise self._denied()
         if answer.status_code != 200:
-            raise _Odd(f"HTTP {answer.status_code} of who gives tokens")
+            raise _Odd(f"HTTP {answer.status_code} of who gives tokens", retry_after(answer.headers))
         try:
             given = read_object(answer.content, ANSWER_BYTES)
         except Unreadable:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from ...contract import Method, Prepared, Reason, RunConfig, TrainingSettings
+from ...contract import Method, Prepared, RunConfig, TrainingSettings
 from ...data.view import Sequences, View
-from ...errors import DataInvalid
 from ..batches import Batches
 from .batches import PreferenceBatches
+from .labelled import check_labelled
 from .mismatched import mismatched
 
 
@@ -19,7 +19,7 @@ def splits_of(view: View, settings: TrainingSettings) -> dict[str, Batches]:
     """Return the sides that there are, by name.
 
     Raises:
-        DataInvalid: KTO has a side of a single row, which has no other answer to be compared with.
+        DataInvalid: KTO can learn nothing of a side.
     """
     sides = {"train": view.train, "validation": view.validation, "test": view.test}
     return {name: _split(name, side, settings) for name, side in sides.items() if side is not None}
@@ -30,11 +30,7 @@ def _split(name: str, side: Sequences, settings: TrainingSettings) -> Batches:
         return Batches(side)
     split = PreferenceBatches(side, side_by_side=settings.packing, with_prompts=settings.method is Method.ORPO)
     if settings.method is Method.KTO:
-        if len(side) < 2:
-            raise DataInvalid(
-                f"KTO compares each answer with that of another row, and the {name} side has {len(side)} row",
-                Reason.DATASET_EMPTY,
-            )
+        check_labelled(settings, name, len(side), None if side.wanted is None else int(side.wanted.sum()))
         others = mismatched(side, settings.max_sequence_length)
         split.mismatched = PreferenceBatches(others, side_by_side=settings.packing)
     return split

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ...base.architecture import Targets
 from ...contract import InitialAdapter, LoraSettings, RunConfig, StoredArtifact
 from ...errors import SettingsInvalid
 from ...evaluate.preparing.adapters import VerifiedAdapter, find_adapter
@@ -18,16 +19,13 @@ from ...storage.layout import ADAPTER_WEIGHTS
 ROLE = "initial adapter"
 
 
-def check_initial_adapter(
-    config: RunConfig, base_model_digest: str | None, layers: list[str], parameters: list[str]
-) -> VerifiedAdapter | None:
+def check_initial_adapter(config: RunConfig, base_model_digest: str | None, targets: Targets) -> VerifiedAdapter | None:
     """Return the adapter to go on from, every byte of it read, if there is one.
 
     Args:
         config: the run.
         base_model_digest: of the base model that is there; None if that is not known, then it is not compared.
-        layers: names of the modules that the settings adapt; in files they may have other first parts.
-        parameters: names of the joined tensors that they adapt.
+        targets: what the settings adapt; in files its names may have other first parts.
 
     Raises:
         SettingsInvalid: ARTIFACT_NOT_FOUND, ARTIFACT_CHANGED, ARTIFACT_INVALID, BASE_MODEL_MISMATCH; or it has another
@@ -44,9 +42,10 @@ def check_initial_adapter(
             raise _other(initial, f"has {key} {has}", f"lora.{field} is {wanted}; set it to {has}")
     adapted = Counter(place.name.partition(".lora_A")[0] for place in found.tensors() if ".lora_A" in place.name)
     has_modules = Counter(name.rpartition(".")[2] for name in adapted)
-    joined = {name: has_modules.pop(name) for name in ("experts", "base_layer") if name in has_modules and parameters}
-    wanted_modules = Counter(name.rpartition(".")[2] for name in layers)
-    if has_modules != wanted_modules or sum(joined.values()) != len(parameters):
+    names_of_joined = ("experts", "base_layer") if targets.parameters else ()
+    joined = {name: has_modules.pop(name) for name in names_of_joined if name in has_modules}
+    wanted_modules = Counter(name.rpartition(".")[2] for name in targets.modules)
+    if has_modules != wanted_modules or sum(joined.values()) != len(targets.parameters):
         raise _other(
             initial,
             f"adapts {_counted(has_modules)}",

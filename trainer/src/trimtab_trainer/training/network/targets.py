@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -66,7 +67,7 @@ def resolve_targets(
     return tuple(sorted(targets))
 
 
-def check_layers(model: LanguageModel, expected: list[str], parameters: list[str]) -> None:
+def check_layers(model: LanguageModel, expected: Sequence[str], parameters: Sequence[str]) -> None:
     """Refuse a base model of which other layers or parameters are adapted than its headers told.
 
     They may have other names in files than in memory, but the same last parts.

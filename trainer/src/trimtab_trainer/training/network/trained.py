@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,10 @@ class Trained(LanguageModel, ABC):
         """
         return {name: p.detach().to("cpu", copy=copy).contiguous() for name, p in self.parameters.items()}
 
+    def broken(self) -> list[str]:
+        """Return the names of the trained weights that are not finite."""
+        return not_finite({name: parameter.detach() for name, parameter in self.parameters.items()})
+
     def load_trained_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Set the trained weights.
 
@@ -89,3 +94,11 @@ class Trained(LanguageModel, ABC):
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[name])
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors with a number that is not finite; an accelerator is asked once."""
+    if not tensors:
+        return []
+    whole = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()
+    return [name for name, finite in zip(tensors, whole, strict=True) if not finite]
