@@ -72,8 +72,6 @@ def asked_documents(task: EvaluationTask, found: HarnessTask, scratch: Path) -> 
     """
     with tempfile.TemporaryDirectory(prefix="harness-", dir=scratch) as copies, offline(found.name), local_datasets():
         documents = _documents(task, found, Path(copies))
-        if not len(documents):
-            raise _empty(task, found)
         groups = _groups(task, task.group_by, documents) if task.group_by is not None else []
         numbers = chosen(documents, task.dataset.limit)
         return AskedDocuments(
@@ -98,16 +96,12 @@ def _documents(task: EvaluationTask, found: HarnessTask, copies: Path) -> Any:
         loaded = datasets.load_dataset(path=str(found.configuration["dataset_path"]), **loading(found, copies))
         return loaded[found.evaluated_split]
     except StopIteration as error:  # of JSON lines without a line
-        raise _empty(task, found) from error
+        raise DataInvalid(
+            f"task {task.name}: the split {found.evaluated_split} of {found.name} holds no documents; upload its data",
+            Reason.DATASET_EMPTY,
+        ) from error
     except (DatasetsError, LookupError, TypeError, ValueError) as error:
         raise does_not_run(found, error) from error
-
-
-def _empty(task: EvaluationTask, found: HarnessTask) -> DataInvalid:
-    return DataInvalid(
-        f"task {task.name}: the split {found.evaluated_split} of {found.name} holds no documents; upload its data",
-        Reason.DATASET_EMPTY,
-    )
 
 
 def _groups(task: EvaluationTask, column: str, documents: Iterable[dict[str, Any]]) -> list[str]:

@@ -15,8 +15,8 @@ from leaving out one cluster at a time. Additions keep its level in small sample
   that, were the truth at the bound, is then a lower limit of p (the rule of three);
 - where a few clusters decide a figure without bounds, the next sample may hold a larger one than this: from a skewness
   of the estimate on, its score is lowered in proportion (`_hidden_tail`);
-- where a bound is so far away that the score says nothing any more, the clusters that would have to make up the distance
-  are what is tested: of so many one would have been drawn (`_far`);
+- where a bound is so far away that the score says nothing any more, the clusters that would have to make up the
+  distance are what is tested: of so many one would have been drawn (`_far`);
 - where clusters are of uneven size, their variance is what a smooth function of their sizes says if that is more than
   they show: when the few large ones happen to be calm, they show too little (`_by_size`).
 
