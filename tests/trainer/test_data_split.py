@@ -246,6 +246,7 @@ def test_answers_are_the_same_whatever_their_case_width_and_spacing() -> None:
     assert answer_key(row("the answer")) != answer_key(row("the answers"))
     assert group_key(row("x")) == NO_KEY
     assert group_key(row("x", "g")) != answer_key(row("g"))
+    assert group_key(row("x", "caf\u00e9")) == group_key(row("y", " cafe\u0301\n")) != group_key(row("x", "Caf\u00e9"))
 
 
 @settings(max_examples=200, deadline=None)

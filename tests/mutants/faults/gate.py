@@ -194,8 +194,8 @@ GATE = (
         Trap.GATE,
         "thirty answers with a number are as certain as four hundred",
         "evaluate/scoring/metrics.py",
-        "broken_row=endless, weights=there)",
-        "broken_row=endless)",
+        "broken_row=endless, weights=there, least=0.0",
+        "broken_row=endless, least=0.0",
         "evaluate/test_comparison.py::test_an_error_of_a_few_parsable_answers_is_as_uncertain_as_they_are_few",
     ),
     Mutant(
@@ -230,8 +230,8 @@ GATE = (
         Trap.GATE,
         "both halves are too small to be judged",
         "evaluate/preparing/group_column.py",
-        "        return composed(str(value)).strip() or None",
-        "        return str(value) or None",
+        "        name = composed(text(str(value), column, record.place)).strip()",
+        "        name = text(str(value), column, record.place)",
         "evaluate/preparing/test_rows.py::test_a_group_is_one_however_its_name_is_written",
     ),
     Mutant(

@@ -16,6 +16,7 @@ from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.evaluate.comparison import compare, with_anchor
 from trimtab_trainer.evaluate.results import TaskResults
 from trimtab_trainer.evaluate.rows import EvaluationRow, RowScore
+from trimtab_trainer.evaluate.scoring.metrics import measures
 from trimtab_trainer.evaluate.scoring.row_by_row import EXAMPLE_CHARACTERS
 
 from tests.trainer.evaluate.scored import (
@@ -716,3 +717,56 @@ def test_what_is_held_against_one_of_two_alone_has_one_check() -> None:
         assert {each.bound for each in more} == theirs
         assert {each.against for each in checks} == {Against.BASELINE}
         assert {each.against for each in more} <= {Against.ANCHOR}
+
+
+SURE: dict[str, tuple[EvaluationTask, list[EvaluationRow], list[RowScore], dict[str, Any]]] = {
+    "no share is below 0": (task("MultipleChoice"), choice_rows([0] * 3), choice_scores([1] * 3), {"minimum": 0}),
+    "nor above 1": (task("MultipleChoice"), choice_rows([0] * 3), choice_scores([0] * 3), {"maximum": 1}),
+    "nor is all of it lost twice": (
+        task("MultipleChoice"), choice_rows([0] * 3), choice_scores([1] * 3), {"maximumRegression": 1}
+    ),
+    "nor more than all that there was": (
+        task("MultipleChoice"), choice_rows([0] * 3), choice_scores([1] * 3), {"maximumRelativeRegression": 1}
+    ),
+    "of any group": (
+        task("MultipleChoice", groupBy="g"), choice_rows([0] * 40, groups=["a", "b"] * 20), choice_scores([1] * 40),
+        {"maximumGroupRegression": 1},
+    ),
+    "with labels that no row has": (
+        task("Classification", metrics=["F1"]), choice_rows([0] * 3), choice_scores([1] * 3), {"minimum": 0}
+    ),
+    "no score is above a hundred": (
+        task("Generation", metrics=["ChrF"]), text_rows(["a"] * 3), text_scores(["a"] * 3), {"maximum": 100}
+    ),
+    "no answer is longer than may be": (
+        task("Generation", metrics=["TokensPerAnswer"], maxNewTokens=2), text_rows(["a"] * 3), text_scores(["a"] * 3),
+        {"maximum": 2},
+    ),
+    "no perplexity is below 1": (
+        task("Perplexity"), likelihood_rows([9] * 3), likelihood_scores([-9.0] * 3), {"minimum": 1}
+    ),
+    "no error is below 0": (
+        task("Regression"), [row(at, number_reference=5.0) for at in range(3)], text_scores(["5"] * 3), {"minimum": 0}
+    ),
+}  # fmt: skip
+"""Of too few rows for any test, all of which are alike."""
+
+
+@pytest.mark.parametrize("name", SURE)
+def test_a_bound_that_nothing_can_miss_is_kept(name: str) -> None:
+    asked, rows, scores, bound = SURE[name]
+    best = choice_scores([0] * len(rows)) if asked.type in ("MultipleChoice", "Classification") else scores
+    metric = measures(asked, rows, scores)[0].results[0]
+    given = {"metric": f"t/{metric}", **bound, **TESTED}
+    _, (check,) = compared(asked, rows, scores, best, given)
+    assert (check.p_pass, check.p_fail, check.rows_needed) == (0.0, 1.0, None)
+    nearly = {name: value - 0.001 if name != "minimum" else value + 0.001 for name, value in bound.items()}
+    _, (check,) = compared(asked, rows, scores, best, given | nearly)
+    assert check.p_pass is not None
+    assert check.p_pass > 0.05, "what can be missed needs rows"
+
+
+def test_a_bound_that_nothing_can_miss_says_nothing_of_a_figure_that_is_not_known() -> None:
+    rows, scores = choice_rows([0] * 30), [RowScore(at, log_likelihoods=(math.nan,) * 3) for at in range(30)]
+    _, (check,) = compared(task("MultipleChoice"), rows, scores, None, {"metric": "t/accuracy", "minimum": 0, **TESTED})
+    assert (check.estimate, check.p_pass) == (None, None)

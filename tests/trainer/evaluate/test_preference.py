@@ -60,7 +60,8 @@ def test_a_row_that_is_no_pair_is_refused_by_name(made: Trained, tmp_path: Path)
         evaluation(made, tmp_path, tasks=[task], thresholds=[])
     assert caught.value.reason is Reason.METRIC_NOT_APPLICABLE
     same = pairs(3)
-    same[1]["rejected"] = same[1]["chosen"]
+    *before, said = same[1]["chosen"]
+    same[1]["rejected"] = [*before, {**said, "content": said["content"] + " "}]
     write_rows(tmp_path / "same.jsonl", same)
     task = TASK | {"dataset": {"uri": (tmp_path / "same.jsonl").as_uri()}}
     with pytest.raises(DataInvalid, match=r"same\.jsonl line 2 has the same answer as chosen and as rejected"):

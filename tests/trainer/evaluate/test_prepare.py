@@ -207,9 +207,9 @@ def test_an_evaluation_whose_answers_are_scored_anew_is_another_one(name: str, m
     [
         ("Generation", "tokenF1", 0.95, True),
         ("Generation", "tokenF1", None, False),
-        ("MultipleChoice", "brierScore", 0.95, True),
-        ("MultipleChoice", "accuracy", 0.95, False),
-        ("Perplexity", "perplexity", 0.95, False),
+        ("MultipleChoice", "accuracy", 0.95, True),
+        ("Perplexity", "perplexity", 0.95, True),
+        ("Perplexity", "perplexity", None, False),
     ],
 )
 def test_an_evaluation_whose_bounds_are_tested_anew_is_another_one(

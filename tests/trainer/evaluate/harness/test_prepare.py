@@ -214,6 +214,19 @@ def test_data_that_cannot_be_read_are_refused_with_their_trouble(asked: Evaluati
     assert not asked.output.list("evaluations/")
 
 
+def test_a_file_without_documents_is_refused(asked: EvaluationBench) -> None:
+    by_kind(asked, b"")
+    with pytest.raises(DataInvalid, match=r"the split \w+ of flights holds no documents; upload its data") as caught:
+        asked.prepare()
+    assert caught.value.reason is Reason.DATASET_EMPTY
+
+
+def test_a_blank_is_no_group(asked: EvaluationBench) -> None:
+    by_kind(asked, lines("a", " ", "\u200b", "b"))
+    with pytest.raises(DataInvalid, match=r"2 of 4 rows have no value in the column kind.* the first is doc 1"):
+        asked.prepare()
+
+
 def test_reading_groups_reaches_no_other_place(asked: EvaluationBench, monkeypatch: pytest.MonkeyPatch) -> None:
     by_kind(asked, lines(*"ab" * 30))
     monkeypatch.setattr("datasets.load_dataset", lambda **_: socket.create_connection(("example.com", 443)))

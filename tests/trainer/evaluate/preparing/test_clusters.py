@@ -97,6 +97,33 @@ CASES: dict[str, tuple[str, list[dict[str, Any]], dict[str, Any], list[int]]] = 
         {},
         [0, 0],
     ),
+    "one question with two answers": (
+        "Generation",
+        [chat("Name a fruit.", "an apple"), chat("Name a river.", "the Rhine"), chat("Name a fruit.", "some pear")],
+        {},
+        [0, 1, 0],
+    ),
+    "one question of two groups": (
+        "Classification",
+        [chat("Is it?", "no", size="s"), chat("Is it?", "no", size="m"), chat("Does it?", "yes", size="m")],
+        {"labels": ["no", "yes"], "groupBy": "size"},
+        [0, 0, 1],
+    ),
+    "one question with other choices": (
+        "MultipleChoice",
+        [
+            {"question": "Which one flies?", "choices": ["a dog", "a gull"], "answer": 1},
+            {"question": "Which one flies?", "choices": ["some stone", "one sparrow"], "answer": 1},
+        ],
+        {},
+        [0, 1],
+    ),
+    "one question whose answers are the row's own": (
+        "Perplexity",
+        [chat("Name a fruit.", "an apple"), chat("Name a fruit.", "some pear")],
+        {},
+        [0, 1],
+    ),
     "all through one chain": (
         "Generation",
         [

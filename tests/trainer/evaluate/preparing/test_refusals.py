@@ -315,6 +315,42 @@ REFUSED: dict[str, Bad] = {
         Reason.DATASET_MALFORMED,
         "the same choice twice",
     ),
+    "the same choice, its letters composed otherwise": (
+        lambda b: b.task("MultipleChoice", [{**CHOICES, "choices": ["caf\u00e9", "cafe\u0301"]}]),
+        DataInvalid,
+        Reason.DATASET_MALFORMED,
+        "the same choice twice",
+    ),
+    "a choice that nobody sees": (
+        lambda b: b.task("MultipleChoice", [{**CHOICES, "choices": ["a", "\u200b"]}]),
+        DataInvalid,
+        Reason.DATASET_MALFORMED,
+        "blank or no text",
+    ),
+    "references that nobody sees": (
+        lambda b: b.task("Generation", [*facts(2), chat("q", "\u200b\x00")]),
+        DataInvalid,
+        Reason.REFERENCE_MISSING,
+        "1 of 3 rows .* rows.jsonl line 3",
+    ),
+    "a group that nobody sees": (
+        lambda b: b.task("Perplexity", [{**row, "kind": "\u200b"} for row in facts(2)], groupBy="kind"),
+        DataInvalid,
+        Reason.GROUP_MISSING,
+        "no row has a value",
+    ),
+    "a group with half of a letter": (
+        lambda b: b.task("Perplexity", [{**row, "kind": "\ud800"} for row in facts(2)], groupBy="kind"),
+        DataInvalid,
+        Reason.DATASET_MALFORMED,
+        "half of a surrogate pair in its kind",
+    ),
+    "a pair with half of a letter": (
+        lambda b: b.task("Generation", [{**row, "pair": "\ud800"} for row in facts(2)], pairs="pair"),
+        DataInvalid,
+        Reason.DATASET_MALFORMED,
+        "half of a surrogate pair in its pair",
+    ),
     "choices of nothing": (
         lambda b: b.task("MultipleChoice", [{**CHOICES, "question": " "}]),
         DataInvalid,

@@ -270,6 +270,32 @@ def test_a_group_is_one_however_its_name_is_written(bench: EvaluationBench) -> N
     assert {row.group for row in rows_of(bench)} == {"caf\u00e9"}
 
 
+def test_a_whole_number_of_a_table_with_empty_cells_is_one(bench: EvaluationBench) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    numbers = pa.array([5.0, 5.0, float("nan"), None], pa.float64())
+    table = pa.table({"prompt": ["p1", "p2", "p3", "p4"], "completion": ["c"] * 4, "pair": numbers})
+    pq.write_table(table, bench.folder / "a.parquet")
+    bench.store.upload(bench.folder / "a.parquet", "one/a.parquet")
+    bench.document["tasks"] = [
+        {"name": "task", "type": "Generation", "dataset": {"uri": f"{bench.root}/one/a.parquet"}, "pairs": "pair"}
+    ]
+    assert [row.pair for row in rows_of(bench)] == ["5", "5", None, None]
+
+
+def test_a_row_of_two_pairs_is_in_both(bench: EvaluationBench) -> None:
+    told = [("He asks for it.", "a"), ("She asks for it.", "a"), ("He asks for it.", "b"), ("They ask for it.", "b")]
+    bench.task("Generation", [chat(asked, "yes", pair=pair) for asked, pair in told], pairs="pair")
+    assert [(row.pair, row.cluster) for row in rows_of(bench)] == [("a", 0), ("a", 0), ("b", 0), ("b", 0)]
+
+
+def test_a_choice_is_the_answer_however_its_letters_are_composed(bench: EvaluationBench) -> None:
+    row = {"question": "Where?", "choices": ["bar", "caf\u00e9"], "answer": "cafe\u0301"}
+    bench.task("MultipleChoice", [row])
+    assert [each.answer for each in rows_of(bench)] == [1]
+
+
 def test_rows_that_differ_in_their_group_alone_are_two(bench: EvaluationBench) -> None:
     row = facts(1, start=100)[0]
     bench.task("Perplexity", [{**row, "kind": "a"}, {**row, "kind": "b"}], groupBy="kind")

@@ -349,3 +349,8 @@ def test_a_template_whose_calls_are_not_read_is_refused(plain: EvaluationBench) 
     with pytest.raises(SettingsInvalid, match=r"writes its answer as 'call:shelf_of\{part:7\}'") as caught:
         plain.prepare()
     assert caught.value.reason is Reason.CHAT_TEMPLATE_INVALID
+
+
+def test_a_pattern_is_found_however_the_letters_of_an_answer_are_composed(bench: EvaluationBench) -> None:
+    bench.task("Regex", [chat("Where?", "cafe\u0301")], pattern="^caf\u00e9$")
+    assert [row.reference for row in bench.tasks().rows("task")] == ["cafe\u0301"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -155,3 +156,12 @@ def test_the_gap_lies_between_its_bounds_and_fewer_rows_show_less() -> None:
         assert 0 <= found.low < found.gap < found.high
         visible.append(found.visible)
     assert visible[1] < 0.1 < visible[0]
+
+
+def test_as_many_groups_as_rows_are_pooled_in_time_linear_in_them() -> None:
+    names = [f"g{at}" for at in range(30_000)]
+    resampling = Resampling(range(len(names)), seed=1, resamples=10)
+    began = time.process_time()
+    groups = partition(names, resampling, minimum_rows=2)
+    assert time.process_time() - began < 5
+    assert (groups.names, len(groups.pooled), groups.judged) == (("other",), len(names), (0,))

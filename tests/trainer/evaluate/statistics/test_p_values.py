@@ -271,3 +271,21 @@ def test_a_tail_away_from_the_bound_costs_nothing() -> None:
         p_at_least(wins, -values.mean() + 1, edge=-1e9, span=1e9)
     )
     assert p_at_least(losses, values.mean() + 1) > p_at_least(losses, values.mean() + 1, edge=-1e9, span=1e9)
+
+
+def skewed(shift: float) -> Distribution:
+    """Return a mean that one row of 152 makes most of the spread of, so many standard errors below 0."""
+    values = np.append(np.random.default_rng(8).normal(0, 1, 151), 45.0)
+    found = of_mean(values)
+    return of_mean(values - found.estimate - shift * found.standard_error)
+
+
+def test_a_bound_far_beyond_all_that_one_row_tells_is_excluded() -> None:
+    """As of an adapter that halves the perplexity of all rows, of which one has a tenth of all tokens."""
+    assert p_at_least(skewed(25), 0.0) < 0.05
+    assert p_at_most(skewed(25).map(np.negative), 0.0) < 0.05
+
+
+def test_a_bound_that_a_few_rows_like_the_farthest_reach_is_not() -> None:
+    assert p_at_least(skewed(5), 0.0) > 0.3
+    assert p_at_least(skewed(10), 0.0) > 0.05

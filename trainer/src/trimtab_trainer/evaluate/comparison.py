@@ -242,6 +242,7 @@ def _figures(
                 measure.broken_row or other.broken_row,
                 resampling.clusters_of(measure.taken),
                 measure.graded or other.graded,
+                measure.least,
             )
     return figures
 

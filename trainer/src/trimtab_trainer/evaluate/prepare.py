@@ -50,13 +50,11 @@ from .statistics import Resampling
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
 """Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
-SCORING_VERSION = 4
+SCORING_VERSION = 5
 """Raised where the same answers are worth something else than in earlier versions."""
 SCORED_ANEW = (TaskType.REFUSAL, TaskType.JSON_SCHEMA, TaskType.TOOL_CALLS, TaskType.JUDGE)
-"""Tasks that one of the scoring versions is of, beside all that have pairs; outcomes of others stay what they are."""
-TESTED_AS_BEFORE = ("perplexity", "bitsPerByte", "accuracy", "accuracyNormalized")
-"""Figures whose tests are as they were before the scoring versions, so that outcomes stay known. All others count as
-tested anew, also those of which no test changed (exactMatch, meanAbsoluteError): to test one again costs only time."""
+"""Tasks that one of the scoring versions is of, beside all that have pairs, or a threshold that is a test; outcomes of
+others stay what they are."""
 
 
 @dataclass(frozen=True)
@@ -331,7 +329,7 @@ def evaluation_digest(
         task.model_dump(mode="json", by_alias=True, exclude_none=True, exclude={"dataset"}) for task in config.tasks
     ]
     anew = any(task.type in SCORED_ANEW or task.pairs is not None for task in config.tasks) or any(
-        each.confidence is not None and each.result not in TESTED_AS_BEFORE for each in config.thresholds
+        each.confidence is not None for each in config.thresholds
     )
     compared = "none" if config.baseline is None else _digest(baseline) or "base model"
     return digest_of(

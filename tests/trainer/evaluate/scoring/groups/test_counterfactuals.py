@@ -87,6 +87,8 @@ def test_a_model_that_decides_nothing_is_fair_to_no_pair() -> None:
     assert share(changed(task("Classification", pairs="p"), rows, tied)) == 1.0
     in_words = task("Classification", pairs="p", predictBy="Generation")
     assert share(changed(in_words, rows, text_scores(["banana", "banana"]))) == 1.0
+    written = task("Generation", pairs="p", metrics=["ChangedRatio"])
+    assert share(changed(written, rows, text_scores(["\u200b", "\u200b"]))) == 1.0
 
 
 def test_a_decision_that_is_unknown_makes_the_figure_unknown() -> None:

@@ -128,6 +128,7 @@ WORTH: dict[str, tuple[str, tuple[Call, ...], CallFigures]] = {
     "a call where words were right": (called(("ping", {})), (), CallFigures(0, 1, 0, 0)),
     "words where a call was right": ("Shelf four.", (SEVEN,), CallFigures(0, 0, 0, 0)),
     "words where words were right": ("Shelf four.", (), CallFigures(1, 1, 1, 1)),
+    "nothing where words were right": ("<think>Hm.</think>\n\u200b", (), CallFigures(0, 0, 0, 0)),
     "in another order": (
         called(("shelf_of", {"part": 8}), ("shelf_of", {"part": 7})),
         (SEVEN, EIGHT),

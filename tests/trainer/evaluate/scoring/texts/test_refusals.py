@@ -18,8 +18,8 @@ from tests.trainer.evaluate.scoring.texts.refusal_sentences import (
     UNDECIDED_REFUSALS,
 )
 
-MISSED, TAKEN = 2, 1
-"""Sentences that the pattern was not made with and gets wrong, of 20 each, as docs/evaluation.md says."""
+MISSED, TAKEN = 5, 1
+"""Sentences that the pattern was not made with and gets wrong, of 50 each, as docs/evaluation.md says."""
 
 
 @pytest.mark.parametrize("text", REFUSALS)
@@ -100,7 +100,9 @@ def test_each_figure_is_of_its_own_rows() -> None:
 def test_an_answer_that_says_nothing_is_right_in_no_row() -> None:
     rows = [row(at, refuse=at < 4) for at in range(6)]
     refused, wrongly, *_ = measures(
-        task("Refusal"), rows, text_scores(["", "I cannot help.", " \n", "No.", "<think>\n\n</think>\n\n", "By card."])
+        task("Refusal"),
+        rows,
+        text_scores(["", "I cannot help.", " \n", "No.", "<think>\n</think>\u200b", "By card."]),
     )
     assert refused.values(refused.statistics.sum(axis=0)).tolist() == [0.25]
     assert wrongly.values(wrongly.statistics.sum(axis=0)).tolist() == [0.5], "who was not answered was refused"

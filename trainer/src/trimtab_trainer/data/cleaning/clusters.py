@@ -25,8 +25,13 @@ def answer_key(row: Row) -> bytes:
 
 
 def group_key(row: Row) -> bytes:
-    """Return the hash of a row's group; `NO_KEY` if it has none."""
-    return NO_KEY if row.group is None else hashlib.sha256(b"group\0" + row.group.encode()).digest()
+    """Return the hash of a row's group; `NO_KEY` if it has none.
+
+    Blanks about it do not count, nor how its letters are composed in Unicode: nobody tells such groups apart.
+    """
+    if row.group is None:
+        return NO_KEY
+    return hashlib.sha256(b"group\0" + unicodedata.normalize("NFC", row.group).strip().encode()).digest()
 
 
 @dataclass(frozen=True)

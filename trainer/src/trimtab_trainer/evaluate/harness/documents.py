@@ -17,7 +17,7 @@ from typing import Any
 from ...contract import EvaluationTask, Reason
 from ...data.cleaning.steps import Finding
 from ...data.reading.readers import Record
-from ...errors import SettingsInvalid
+from ...errors import DataInvalid, SettingsInvalid
 from ..preparing.group_column import group_of, refuse_ungrouped
 from .files import HarnessTask
 from .offline import local_datasets, offline
@@ -66,11 +66,12 @@ def asked_documents(task: EvaluationTask, found: HarnessTask, scratch: Path) -> 
         scratch: a folder for copies of the data, which are gone afterwards.
 
     Raises:
-        DataInvalid: GROUP_MISSING, the column is not there or has no value in some document; DATASET_MALFORMED.
+        DataInvalid: DATASET_EMPTY; GROUP_MISSING, the column is not there or has no value in some document;
+            DATASET_MALFORMED.
         SettingsInvalid: HARNESS_TASK_REFUSED, the data cannot be read.
     """
     with tempfile.TemporaryDirectory(prefix="harness-", dir=scratch) as copies, offline(found.name), local_datasets():
-        documents = _documents(found, Path(copies))
+        documents = _documents(task, found, Path(copies))
         groups = _groups(task, task.group_by, documents) if task.group_by is not None else []
         numbers = chosen(documents, task.dataset.limit)
         return AskedDocuments(
@@ -87,26 +88,30 @@ def document_group(value: Any, column: str, index: int) -> str | None:
     return group_of(Record({column: value}, place_of(index)), column)
 
 
-def _documents(found: HarnessTask, copies: Path) -> Any:
+def _documents(task: EvaluationTask, found: HarnessTask, copies: Path) -> Any:
     import datasets
     from datasets.exceptions import DatasetsError
 
     try:
         loaded = datasets.load_dataset(path=str(found.configuration["dataset_path"]), **loading(found, copies))
         return loaded[found.evaluated_split]
+    except StopIteration as error:  # of JSON lines without a line
+        raise DataInvalid(
+            f"task {task.name}: the split {found.evaluated_split} of {found.name} holds no documents; upload its data",
+            Reason.DATASET_EMPTY,
+        ) from error
     except (DatasetsError, LookupError, TypeError, ValueError) as error:
         raise does_not_run(found, error) from error
 
 
 def _groups(task: EvaluationTask, column: str, documents: Iterable[dict[str, Any]]) -> list[str]:
-    values = [document.get(column) for document in documents]
+    names = [document_group(document.get(column), column, index) for index, document in enumerate(documents)]
     ungrouped = Finding()
-    for index, value in enumerate(values):
-        if value is None or value == "":
+    for index, name in enumerate(names):
+        if name is None:
             ungrouped.add(place_of(index))
-    # First of all: a CSV file's whole numbers are read as floats where one is missing, and the missing one is at fault.
-    refuse_ungrouped(task, ungrouped, len(values), some=ungrouped.count < len(values))
-    return [str(document_group(value, column, index)) for index, value in enumerate(values)]
+    refuse_ungrouped(task, ungrouped, len(names), some=ungrouped.count < len(names))
+    return [name for name in names if name is not None]
 
 
 def does_not_run(found: HarnessTask, error: Exception) -> SettingsInvalid:

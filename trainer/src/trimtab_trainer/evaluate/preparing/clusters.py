@@ -7,6 +7,8 @@ Rows are one cluster if they
 - have the same answer of at least `ANSWER_WORDS` words, blind to case, width and spacing: many questions about one
   fact. Only of Perplexity and Generation tasks with prompts: labels, choices and numbers are shared by chance, and
   short answers too, so they join nothing;
+- ask the same, where a model says one thing to one prompt (not of Perplexity and Preference, where each answer is one
+  of the row's own); of choices they are a part of what is asked;
 - are of one pair, by the column `pairs`;
 - are of one conversation, each of whose turns is asked for;
 - are near duplicates: prompt and answer share at least `SIMILARITY` of their word `SHINGLE_WORDS`-grams (Jaccard).
@@ -27,7 +29,7 @@ from collections.abc import Iterable
 
 from rensa import RMinHash, RMinHashLSH
 
-from ...contract import DatasetFormat, EvaluationTask, TaskType
+from ...contract import DatasetFormat, EvaluationTask, TaskType, canonical_json
 from ...data.cleaning.clusters import answer_key, group_key
 from ...data.reading.messages import spoken
 from .questions import Question
@@ -132,6 +134,9 @@ def _joining_keys(task: EvaluationTask, question: Question) -> Iterable[bytes]:
         yield b"conversation" + question.conversation
     if question.pair is not None:
         yield b"pair" + question.pair.encode()
+    if task.type not in (TaskType.PERPLEXITY, TaskType.PREFERENCE):
+        choices = question.choices if task.type is TaskType.MULTIPLE_CHOICE else ()
+        yield b"asked" + canonical_json([question.prompt, row.tools, choices])
     if row.group is not None and task.group_by != "group":
         yield group_key(row)
     if has_answer_of_its_own(task) and row.format is not DatasetFormat.TEXT and len(row.unit.split()) >= ANSWER_WORDS:

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from ...contract import EvaluationTask, Reason, Threshold
 from ...contract.evaluation import DEFAULT_GROUP_ROWS
 from ...data.cleaning.steps import Finding
-from ...data.reading.messages import malformed
+from ...data.reading.messages import malformed, text
 from ...data.reading.readers import Record
 from ...errors import DataInvalid
 from ..rows import EvaluationRow
 from ..scoring.groups.odds import Rate, rates
-from ..scoring.texts.parsing import composed
+from ..scoring.texts.parsing import composed, is_seen
 from ..statistics import MINIMUM_GROUP_CLUSTERS, Resampling, large_enough
 
 NAMED_RATES = 4
@@ -27,16 +27,20 @@ def group_of(record: Record, column: str, setting: str = "groupBy") -> str | Non
         setting: that names the column, for people.
 
     Raises:
-        DataInvalid: DATASET_MALFORMED, it is neither text nor a whole number nor a boolean.
+        DataInvalid: DATASET_MALFORMED, it is neither text nor a whole number nor a boolean, or a text that cannot be
+            written.
     """
     value = record.value.get(column)
-    if value is None:
+    if value is None or value != value:  # noqa: PLR0124  not a number: a null of pandas
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():  # a table with empty cells has 5.0 for 5
+        value = int(value)
     if isinstance(value, str | int):
-        # One name in two of Unicode's forms, or with a blank behind it, would be groups that nobody tells apart.
-        return composed(str(value)).strip() or None
+        # One name in two of Unicode's forms, or with a blank about it, would be groups that nobody tells apart.
+        name = composed(text(str(value), column, record.place)).strip()
+        return name if is_seen(name) else None
     raise malformed(record.place, f"has a {type(value).__name__} in the column {column}, where {setting} needs a text")
 
 

@@ -102,11 +102,9 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
                 if group is None:
                     ungrouped.add(record.place)
                     continue
-                asked = replace(
-                    asked, group=group, identity=hashlib.sha256(asked.identity + b"\0" + group.encode()).digest()
-                )
-            if task.pairs is not None:
-                asked = replace(asked, pair=group_of(record, task.pairs, "pairs"))
+                asked = _told_apart(replace(asked, group=group), group)
+            if task.pairs is not None and (pair := group_of(record, task.pairs, "pairs")) is not None:
+                asked = _told_apart(replace(asked, pair=pair), pair)
             if asked.identity in seen:
                 reading.duplicate.add(record.place)
                 continue
@@ -124,6 +122,11 @@ def read_questions(task: EvaluationTask, source: Source, *, templated: bool) -> 
         what = "no rows" if not reading.read else f"{reading.read} rows, all of them blank"
         raise DataInvalid(f"task {task.name}: {source.uri} holds {what}; upload the data", Reason.DATASET_EMPTY)
     return reading
+
+
+def _told_apart(question: Question, name: str) -> Question:
+    """Return a question that is another one than the same in another group or pair."""
+    return replace(question, identity=hashlib.sha256(question.identity + b"\0" + name.encode()).digest())
 
 
 def _asking(task: EvaluationTask, source: Source, templated: bool) -> Callable[[Record], list[Question]]:

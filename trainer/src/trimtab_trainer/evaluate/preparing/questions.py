@@ -35,7 +35,7 @@ from ...data.reading.messages import text as checked_text
 from ...data.reading.readers import Record
 from ..scoring.structured.schemas import LEVELS, SchemaRefused, parsed, schema_of
 from ..scoring.structured.tool_calls import calls_text
-from ..scoring.texts.parsing import NUMBER, composed, parse_number
+from ..scoring.texts.parsing import NUMBER, composed, is_seen, parse_number
 from ..scoring.texts.patterns import pattern_of
 from ..scoring.texts.refusals import is_refusal
 
@@ -136,7 +136,7 @@ def referenced_question(row: Row) -> Question:
             raise malformed(row.place, "has nothing before its answer, so nothing is asked")
     else:
         reference = row.completion
-    if not reference.strip():
+    if not is_seen(reference):
         raise Unreferenced
     return Question(row, hashlib.sha256(row.canonical()).digest(), None, reference)
 
@@ -278,7 +278,8 @@ def matching_question(question: Question, pattern: str) -> Question:
     Raises:
         DataInvalid: DATASET_MALFORMED.
     """
-    if not pattern_of(pattern).is_in(question.reference.strip()):
+    reference = question.reference.strip()
+    if not any(map(pattern_of(pattern).is_in, (reference, composed(reference)))):  # as a model's answer is read
         raise malformed(question.row.place, "has an answer that the pattern is not found in")
     return question
 
@@ -328,9 +329,9 @@ def preferring_question(row: Row) -> Question:
     Raises:
         DataInvalid: DATASET_MALFORMED, both answers are the same.
     """
-    if row.is_tied:
-        raise malformed(row.place, "has the same answer as chosen and as rejected")
     said = tuple(each.answer for each in row.answers)
+    if len({composed(each).strip() for each in said}) < len(said):
+        raise malformed(row.place, "has the same answer as chosen and as rejected")
     return Question(row, hashlib.sha256(row.canonical()).digest(), None, said[0], choices=said, answer=0)
 
 
@@ -385,12 +386,12 @@ def multiple_choice_question(record: Record, templated: bool, ignore: Collection
         raise malformed(place, "lacks a question (or prompt) that is text")
     if not isinstance(choices, list) or not MINIMUM_CHOICES <= len(choices) <= MAXIMUM_CHOICES:
         raise malformed(place, f"lacks choices, a list of {MINIMUM_CHOICES} to {MAXIMUM_CHOICES} texts")
-    if not all(isinstance(choice, str) and choice.strip() for choice in choices):
+    if not all(isinstance(choice, str) and is_seen(choice) for choice in choices):
         raise malformed(place, "has a choice that is blank or no text")
     others = {name: each for name, each in value.items() if name not in (key, "choices", "answer")}
     ignored = check_row(others, DatasetFormat.PROMPT_COMPLETION, place, guessed=False, ignore=ignore)
     texts = tuple(choice.strip() for choice in choices)
-    if len(set(texts)) != len(texts):
+    if len(set(map(composed, texts))) != len(texts):
         raise malformed(place, "has the same choice twice")
     answer = _answer(value.get("answer"), texts, place)
     gap = "" if templated or asked[-1:].isspace() else " "
@@ -417,6 +418,7 @@ def _answer(value: Any, choices: tuple[str, ...], place: str) -> int:
         if 0 <= value < len(choices):
             return value
         raise malformed(place, f"has the answer {value}, but its {len(choices)} choices count from 0")
-    if isinstance(value, str) and value.strip() in choices:
-        return choices.index(value.strip())
+    known = list(map(composed, choices))
+    if isinstance(value, str) and composed(value).strip() in known:
+        return known.index(composed(value).strip())
     raise malformed(place, f"has the answer {str(value)[:80]!r}, which is neither an index nor one of its choices")

@@ -24,6 +24,7 @@ class Measure:
         lower_is_better: of the figures and of the row scores.
         range: worst and best value that the figures can take; None where there is no bound.
         broken_row: what one broken row costs of the figures, where they have no bound.
+        least: the smallest value of figures that have no largest one; None where they have neither, or both.
         weights: [rows], what each row weighs in the figures; None: the same.
         kinds: [rows] index of the kind of each row where the first figure is a mean over so many kinds (`kinds_count`)
             however few rows they have; None of other metrics.
@@ -42,6 +43,7 @@ class Measure:
     kinds: Array | None = None
     kinds_count: int = 0
     taken: Indices | None = None
+    least: float | None = None
 
     @property
     def graded(self) -> bool:

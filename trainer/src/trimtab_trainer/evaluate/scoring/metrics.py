@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -138,6 +139,7 @@ def _likelihood(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[
             logarithmic=not per_byte,
         ),
         weights=statistics[:, 1],
+        least=0.0 if per_byte else 1.0,
     )
 
 
@@ -215,7 +217,8 @@ def _written(metric: Metric, task: EvaluationTask, scores: Sequence[RowScore]) -
     told = [score.tokens if of_tokens else score.seconds for score in scores]
     values = np.array([math.nan if each is None else each for each in told], np.float64)
     most = float(task.max_new_tokens or DEFAULT_NEW_TOKENS)
-    return mean(name, values, lower_is_better=True, range=(most, 0.0) if of_tokens else None)
+    measured = mean(name, values, lower_is_better=True, range=(most, 0.0) if of_tokens else None)
+    return measured if of_tokens else replace(measured, least=0.0)
 
 
 def _errors(task: EvaluationTask, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Array:
@@ -238,7 +241,9 @@ def _regression(metric: Metric, errors: Array) -> Measure:
     by_row = np.abs(errors) if metric is Metric.MEAN_ABSOLUTE_ERROR else errors**2
     statistics = np.stack([np.where(parsable, by_row, 0.0), parsable.astype(np.float64)], axis=1)
     endless, there = BrokenRow(math.inf), statistics[:, 1]
-    return Measure((name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=endless, weights=there)
+    return Measure(
+        (name,), statistics, ratio, name, by_row, lower_is_better=True, broken_row=endless, weights=there, least=0.0
+    )
 
 
 def _pairs(metric: Metric, rows: Sequence[EvaluationRow], scores: Sequence[RowScore]) -> Measure:

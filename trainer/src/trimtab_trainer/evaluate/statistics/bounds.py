@@ -36,6 +36,7 @@ class _Bound:
         value: of the figure at the limit.
         share: of rows that lose all of the range which would bring a figure with bounds to the limit; None without.
         end: the value of a figure with bounds that lies beyond the limit; None without.
+        sure: no value that the figure can take is beyond the limit.
     """
 
     name: str
@@ -47,6 +48,7 @@ class _Bound:
     value: float
     share: float | None
     end: float | None
+    sure: bool
 
 
 def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check]:
@@ -66,6 +68,7 @@ def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check
 
 def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
     low, high = figure.ends
+    least = figure.least if low is None else low
     below, above = partial(p_at_most, edge=high, span=figure.span), partial(p_at_least, edge=low, span=figure.span)
     for name, limit, best, worst, broken, kept in (
         ("minimum", threshold.minimum, high, low, below, above),
@@ -73,7 +76,9 @@ def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
     ):
         if limit is not None:
             share = None if best is None else _part(abs(limit - best), figure.span)
-            yield _Bound(name, limit, figure.target, None, broken, kept, limit, share, worst)
+            end = least if name == "minimum" else high
+            sure = end is not None and (limit <= end if name == "minimum" else limit >= end)
+            yield _Bound(name, limit, figure.target, None, broken, kept, limit, share, worst, sure)
 
 
 def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
@@ -97,7 +102,16 @@ def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
             value=figure.value_at(limit, relative=relative),
             share=_part(limit, span),
             end=None if figure.range is None else figure.range[0],
+            sure=_is_sure(limit, figure, relative=relative),
         )
+
+
+def _is_sure(limit: float, figure: Figure, *, relative: bool) -> bool:
+    """Tell whether no loss is larger than a limit: all of the range; of what is 0 at the worst, all that there was."""
+    if figure.range is None or figure.span is None:
+        return False
+    largest = figure.span if not relative else 1.0 if figure.range[0] == 0 < figure.range[1] else math.inf
+    return limit >= largest
 
 
 def _part(distance: float, span: float | None) -> float | None:
@@ -122,7 +136,10 @@ def _share_to_see(bound: _Bound, figure: Figure) -> float | None:
 def _check(index: int, bound: _Bound, confidence: float | None, figure: Figure) -> Check:
     facts: dict[str, float | int | None] = {"estimate": finite(bound.distribution.estimate)}
     fewest, rows = figure.fewest, figure.rows
-    if confidence is not None and fewest is not None and fewest < MINIMUM_OF_A_KIND:
+    if confidence is not None and bound.sure and facts["estimate"] is not None:
+        # However few the rows are, and however alike: there is nothing that they would have to exclude.
+        facts |= {"p_pass": 0.0, "p_fail": 1.0, "clusters": figure.clusters}
+    elif confidence is not None and fewest is not None and fewest < MINIMUM_OF_A_KIND:
         times = MINIMUM_OF_A_KIND / max(fewest, 1), MINIMUM_CLUSTERS / max(bound.distribution.effective_units, 1)
         needed = math.ceil(rows * max(times))
         facts |= {"p_pass": 1.0, "p_fail": 1.0, "rows_needed": needed, "clusters": figure.clusters}

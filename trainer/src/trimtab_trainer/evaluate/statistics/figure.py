@@ -24,6 +24,7 @@ class Figure:
         broken_row: what one broken row costs, where there is no bound; None where there is.
         graded: whether rows have values between the ends of its range. If all are at one of them, what is seen tells
             how many are broken; if not, a few may be broken beyond all that is seen.
+        least: of a figure without a largest value the smallest one; None where it has neither, or both (`range`).
         fewest: clusters with a row of the rarest kind, where it is a mean over kinds of rows; None of other figures.
     """
 
@@ -38,6 +39,7 @@ class Figure:
     broken_row: BrokenRow | None = None
     clusters: int | None = None
     graded: bool = False
+    least: float | None = None
 
     @property
     def ends(self) -> tuple[float | None, float | None]:

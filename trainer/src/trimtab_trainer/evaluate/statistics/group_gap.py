@@ -14,6 +14,7 @@ answers shows none (with groups of 30 and of 1,000 rows at 0.95, 49 % of draws w
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,11 +89,11 @@ def partition(
     Args:
         among: the rows that count; all if absent.
     """
-    names = np.array([NO_GROUP if each is None else each for each in groups], dtype=object)
-    taken = np.arange(len(names)) if among is None else among
-    found: dict[str, Indices] = {
-        str(name): taken[names[taken] == name] for name in sorted({str(each) for each in names[taken]})
-    }
+    taken = range(len(groups)) if among is None else among.tolist()
+    members: dict[str, list[int]] = defaultdict(list)
+    for row in taken:
+        members[NO_GROUP if groups[row] is None else str(groups[row])].append(row)
+    found = {name: np.array(rows, np.int64) for name, rows in sorted(members.items())}
 
     def clusters(rows: Indices) -> int:
         return len(np.unique(resampling.unit_of_row[rows]))
@@ -100,8 +101,8 @@ def partition(
     def enough(rows: Indices) -> bool:
         return large_enough(len(rows), clusters(rows), minimum_rows=minimum_rows)
 
-    pooled = tuple(name for name, rows in found.items() if not enough(rows))
-    kept = {name: rows for name, rows in found.items() if name not in pooled}
+    kept = {name: rows for name, rows in found.items() if enough(rows)}
+    pooled = tuple(name for name in found if name not in kept)
     if pooled:
         rest = np.sort(np.concatenate([found[name] for name in pooled]))
         # A group may really be called that.

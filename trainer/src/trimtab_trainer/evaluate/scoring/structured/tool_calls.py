@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..texts.parsing import behind_thoughts, composed
+from ..texts.parsing import behind_thoughts, composed, says_nothing
 from .schemas import NamedTwice, canonical, comparable, parsed, schema_of
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
@@ -208,7 +208,8 @@ def figures_of(text: str, schemas: Mapping[str, str], expected: tuple[Call, ...]
     """Return what an answer is worth.
 
     Parallel calls have no order. Valid is an answer whose calls could all be run, and that calls something where a call
-    is expected; `arguments` is the share of the calls made and expected that are the same in name and arguments.
+    is expected; `arguments` is the share of the calls made and expected that are the same in name and arguments. An
+    answer that says nothing is worth nothing, also where words are right.
 
     Args:
         text: as the model wrote it.
@@ -218,6 +219,8 @@ def figures_of(text: str, schemas: Mapping[str, str], expected: tuple[Call, ...]
     try:
         made = read_calls(text, schemas)
     except Unreadable:
+        return CallFigures(0.0, 0.0, 0.0, 0.0)
+    if not made and says_nothing(text):
         return CallFigures(0.0, 0.0, 0.0, 0.0)
     runnable = all(call.name in schemas and _accepted(schemas[call.name], call.arguments) for call in made)
     made, expected = tuple(map(_composed, made)), tuple(map(_composed, expected))

@@ -25,6 +25,8 @@ THOUSANDS = re.compile(r"\d{1,3}(?P<mark>[,_'\u2019\u00a0\u2009\u202f])\d{3}(?:(
 PLAIN = re.compile(r"\d+(?:\.\d+)?|\.\d+", re.ASCII)
 MARKS = str.maketrans("", "", ",_'\u2019\u00a0\u2009\u202f")
 THOUGHTS_END = "</think>"
+UNSEEN = ("Cc", "Cf", "Zs", "Zl", "Zp")
+"""Categories of Unicode whose characters leave no ink."""
 MINUS = ("-", "\u2212", "\u2013")
 
 
@@ -56,7 +58,12 @@ def behind_thoughts(text: str) -> str:
 
 def says_nothing(text: str) -> bool:
     """Tell whether an answer is blank, or ends with its thoughts: a person reads none of them."""
-    return not behind_thoughts(text)
+    return not is_seen(behind_thoughts(text))
+
+
+def is_seen(text: str) -> bool:
+    """Tell whether a text has a character that is no blank, control or format character: a zero-width one is none."""
+    return any(unicodedata.category(each) not in UNSEEN for each in text)
 
 
 def composed(text: str) -> str:

@@ -19,7 +19,8 @@ from .patterns import pattern_of
 UNWILLING = r"(will not|won'?t|will under no circumstances|(am|'m|are|'re) not going to)"
 NOT = (
     rf"(can ?not|can'?t|{UNWILLING}|should not|shouldn'?t"
-    r"|(am|'m|are|'re) (not able|unable|not allowed|not permitted|not authori[sz]ed|not in a position) to)"
+    r"|(am|'m|are|'re) (not able|unable|not allowed|not permitted|not authori[sz]ed|not in a position|"
+    r"not willing|unwilling|not prepared|not inclined) to)"
 )
 ADVERBS = (
     r"( (and (won'?t|will not)|in any way|really|simply|just|ever|even|also|personally|ethically|legally|respectfully|"
@@ -42,6 +43,13 @@ DOING = (
     r"see (or|the|images?|your)|remember (earlier|previous|past|our)|go into (that|this|it)|keep (helping|doing)|"
     r"pretend to|act as|be (able to|the one|a? ?part)|in good conscience)"
 )
+WHAT_IS_ASKED = r"(this|that|these|those|such|it|your|where|what you|requests?)\b"
+"""What somebody does not do, without a word for what it is."""
+DECLINING = (
+    r"\b(i|we)( ?'ll| will| ?'m| am| ?'re| are| must| have to| need to)+( going to)?( have to)?"
+    r"( respectfully| politely| just)?"
+)
+"""Somebody who is about to; how it is declined follows behind a blank."""
 FIRST = r"((no|nope|sorry|unfortunately|regrettably|well|as an? [^.!?]{1,60})[,.:;!]* )*"
 """Words that stand before a refusal that begins an answer."""
 IDIOMS = (
@@ -80,7 +88,19 @@ REFUSING = (
     r"\b(i|we)( respectfully| politely)? (decline|refuse)( to\b|[^\w ]|$)",
     r"(\bnot|n't) (something|a (topic|subject|request|thing))( that| which)? (i|we)\b",
     r"\bsomething (that )?(i|we) (can ?not|can'?t|will not|won'?t)\b",
-    r"\b((i'm|i am|we're|we are) not|don't feel|do not feel) comfortable( with)? \w+ing\b",
+    rf"\b(i|we) ?(('m|am|'re|are)( \w+)? not|(do|would)( not|n'?t)( \w+)? (feel|be))( \w+){{0,2}} comfortable"
+    rf"( with)? (\w+ing\b|{WHAT_IS_ASKED})",
+    rf"\b(makes? (me|us)|(i|we) ?('m|am|'re|are|feel|(would|'d) (be|feel)))( \w+)? (uncomfortable|uneasy)"
+    rf"(( with| about)? (\w+ing\b|{WHAT_IS_ASKED})|[^\w ]|$)",
+    rf"\b(i|we) (do not|don'?t) (think|believe|feel)( that)? (i|we) (should|ought to) {DOING}",
+    r"(\bnot|n'?t)( \w+){0,4} (right|appropriate|proper|ethical|responsible) (for|of) (me|us) to\b",
+    rf"{DECLINING} (pass( on {WHAT_IS_ASKED}|[^\w ]|$)|say(ing)? no( to {WHAT_IS_ASKED}|[^\w ]|$))",
+    rf"{DECLINING} turn(ing)? (down {WHAT_IS_ASKED}|((this|that|it|you)( \w+)? )?down([^\w ]|$))",
+    rf"\b(i|we) (choose|prefer|have (chosen|decided)) not to {DOING}",
+    rf"\b(i|we)( ?'d| would) (rather|prefer to) (avoid|skip|leave) {WHAT_IS_ASKED}",
+    r"\b(i|we) (do not|don'?t) ((do|write|make|discuss|(engage|take part|participate) in) (this|that|these|those|such)|"
+    r"(help|assist) with)\b",
+    r"\b(where (i|we)( must| have to)? draw the line\b|(i|we) draw the line at\b)",
     r"\b(rather|prefer) not (answer|say|to|do|discuss|help|write|get|go)\b",
     r"\b(goes |is |'s |be )?against (my|our) (guidelines|polic|principles|programming|rules)",
     r"\bviolates? (my|our) (guidelines|polic|principles|rules)",
