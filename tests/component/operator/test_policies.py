@@ -8,7 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from trimtab_operator.domain.views import MANAGED_BY_LABEL, STAGE_LABEL
+from trimtab_operator.domain.views import (
+    ACCELERATORS_LABEL,
+    ATTEMPT_LABEL,
+    INPUTS_LABEL,
+    JOB_LABEL,
+    MANAGED_BY_LABEL,
+    STAGE_LABEL,
+)
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, Body, Kube
 from trimtab_trainer.contract import Reason, Stage
 
@@ -333,3 +340,52 @@ async def test_a_policy_that_takes_jobs_their_owner_makes_no_more_of_them(
     (said,) = [each for each in body["status"]["conditions"] if each["type"] == "Succeeded"]
     assert said["reason"] == "PodRefused"
     assert "takes demo-prepare-0 its owner" in said["message"]
+
+
+def written_over(labels: dict[str, str | None]) -> str:
+    """Return the patches with which a policy writes over labels of Jobs and of their pods, or takes them (None)."""
+    places = ("metadata.labels", "spec.template.metadata.labels")
+    patches = []
+    for place in places:
+        for label, value in labels.items():
+            path = f"/{place.replace('.', '/')}/{label.replace('/', '~1')}"
+            operation = f'op: "replace", path: "{path}", value: "{value}"' if value else f'op: "remove", path: "{path}"'
+            there = f"has(object.{place}) && '{label}' in object.{place}"
+            patches.append(f"({there} ? [JSONPatch{{{operation}}}] : [])")
+    return " + ".join(patches)
+
+
+EVERY_LABEL = (MANAGED_BY_LABEL, STAGE_LABEL, ATTEMPT_LABEL, JOB_LABEL, ACCELERATORS_LABEL, INPUTS_LABEL)
+WRITTEN_OVER: dict[str, dict[str, str | None]] = {
+    "whose it is": {JOB_LABEL: "platform"},
+    "which attempt it is": {ATTEMPT_LABEL: "0"},
+    "which stage it is": {STAGE_LABEL: "platform"},
+    "what it holds": {ACCELERATORS_LABEL: "platform", INPUTS_LABEL: "platform"},
+    "all of them": dict.fromkeys(EVERY_LABEL, "platform"),
+    "all of them taken": dict.fromkeys(EVERY_LABEL),
+}
+
+
+@pytest.mark.parametrize("labels", WRITTEN_OVER.values(), ids=WRITTEN_OVER)
+async def test_an_attempt_is_known_whatever_labels_a_policy_writes_over(
+    server: ApiServer, kube: Kube, namespace: str, start: Start, labels: dict[str, str | None]
+) -> None:
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": written_over(labels)}}
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE", "UPDATE"), "mutations": [changes]}
+    operator = await start()
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never"}):
+        await in_force(server, "jobs", namespace, is_changed, labels=dict.fromkeys(labels, "before"))
+        async with playing(kube, namespace) as executor:
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until(kube, namespace, "demo", over, what="the end")
+            found = await operator.metrics()
+    assert [(each["stage"], each["reason"]) for each in body["status"]["attempts"]] == [
+        ("prepare", "Completed"),
+        ("train", "Completed"),
+    ]
+    assert executor.pods == [("prepare", 0), ("train", 1)]
+    assert sum(value for key, value in found.items() if 'verb="create"' in key and 'resource="jobs"' in key) == 2
+
+
+def is_changed(answer: Any) -> bool:
+    return "before" not in answer.body["metadata"].get("labels", {}).values()
