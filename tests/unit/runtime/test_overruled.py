@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 from trimtab_operator.domain.cluster import Key
+from trimtab_operator.domain.kind import Needs
 from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import (
     ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
+    INDEX_LABEL,
     INPUTS_LABEL,
     JOB_LABEL,
     JOB_NAME_LABEL,
     JOB_UID_LABEL,
     MANAGED_BY_LABEL,
     STAGE_LABEL,
+    PodView,
 )
 from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, PODS, ApiError, Body, Resource, Unreachable
 from trimtab_operator.runtime.rounds.gate import summary_of
@@ -140,6 +143,29 @@ def pod_of(world: World, labels: dict[str, str], phase: str = "Running") -> Body
         "spec": {},
         "status": {"phase": phase, "containerStatuses": [{"name": "trainer", "state": state}]},
     }
+
+
+COMPLETE = {"type": "Complete", "status": "True"}
+
+
+async def test_the_pods_of_a_job_are_found_whatever_their_job_name_is_written_over_with(world: World) -> None:
+    """One that is taken for gone would take its last words with it, and never be believed again."""
+    await world.settle()
+    job = world.api.objects["jobs", NAMESPACE, NAME]
+    world.api.put(PODS, pod_of(world, {STAGE_LABEL: "prepare", JOB_NAME_LABEL: "platform"}))
+    await world.settle()
+    world.rounds.cache.jobs.put(world.api.put(JOBS, {**job, "status": {"conditions": [COMPLETE]}}))
+    await world.rounds.inquiries.read_anew(KEY, "ftj-1", Needs(True, (), {NAME: job["metadata"]["uid"]}))
+    assert [pod.name for pod in world.rounds.cache.pods.of_parent(job["metadata"]["uid"])] == [f"{NAME}-x"]
+
+
+@pytest.mark.parametrize("labels", [{INDEX_LABEL: "platform"}, {}], ids=["written over", "taken"])
+async def test_which_of_several_a_pod_is_is_known_whatever_its_label_says(world: World, labels: dict[str, str]) -> None:
+    await world.settle()
+    body = pod_of(world, labels)
+    view = PodView.of({**body, "metadata": {**body["metadata"], "annotations": {INDEX_LABEL: "3"}}})
+    assert view is not None
+    assert view.index == 3
 
 
 @pytest.mark.parametrize("owner", ["platform", None], ids=["written over", "taken"])

@@ -403,8 +403,14 @@ class PodView:
             terminated_time=parse_time(terminated.get("finishedAt")),
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
-            index=parse_number(labels.get(INDEX_LABEL)) or 0,
+            index=_index_of(metadata),
         )
+
+
+def _index_of(metadata: Mapping[str, Any]) -> int:
+    """Return which of a Job's pods a pod is: its annotation says so, and a label that policies write over."""
+    told = (each.get(INDEX_LABEL) for each in (metadata.get("annotations") or {}, metadata.get("labels") or {}))
+    return next((number for number in map(parse_number, told) if number is not None), 0)
 
 
 def _state_of(container: Mapping[str, Any]) -> dict[str, Any]:
