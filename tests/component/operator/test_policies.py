@@ -22,7 +22,15 @@ from trimtab_trainer.contract import Reason, Stage
 from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act, Executor
-from tests.component.operator.finetunejobs import finetunejob, jobs_of, over, until, until_jobs, until_state
+from tests.component.operator.finetunejobs import (
+    finetunejob,
+    jobs_of,
+    over,
+    state_of,
+    until,
+    until_jobs,
+    until_state,
+)
 from tests.component.operator.process import OperatorProcess
 from tests.component.patience import Patience
 from tests.resources import FINETUNEJOBS
@@ -65,10 +73,12 @@ def policy(server: ApiServer, kind: str, namespace: str, spec: Body, **binding: 
 
 
 def probe(kind: str, namespace: str) -> tuple[str, Body]:
-    """Return where to create a Job or a pod, and one."""
+    """Return where to create a Job, a pod or a ConfigMap, and one."""
     pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
     if kind == "pods":
         return f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"generateName": "probe-"}, "spec": pod}
+    if kind == "configmaps":
+        return f"/api/v1/namespaces/{namespace}/configmaps", {"metadata": {"generateName": "probe-"}}
     body = {"metadata": {"generateName": "probe-"}, "spec": {"template": {"spec": pod}}}
     return f"/apis/batch/v1/namespaces/{namespace}/jobs", body
 
@@ -389,3 +399,29 @@ async def test_an_attempt_is_known_whatever_labels_a_policy_writes_over(
 
 def is_changed(answer: Any) -> bool:
     return "before" not in answer.body["metadata"].get("labels", {}).values()
+
+
+async def test_a_policy_that_takes_config_maps_their_owner_keeps_no_attempt_from_the_next(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    """After a failure the run configuration is made again, and meets the one that is there and nobody's."""
+    owned = [{"name": "owned", "expression": "has(object.metadata.ownerReferences)"}]
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": DISOWNED}}
+    spec = {"matchConstraints": about("", "configmaps", "CREATE"), "matchConditions": owned, "mutations": [changes]}
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "u"}
+
+    def script(stage: Stage, attempt: int) -> Act:
+        return Act(13, Reason.STORAGE_FAILED, message="503") if attempt == 1 else Act()
+
+    await start()
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never"}):
+        await in_force(server, "configmaps", namespace, is_disowned, ownerReferences=[owner])
+        async with playing(kube, namespace, script):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until(kube, namespace, "demo", over_or_taken, what="the end")
+    assert state_of(body) == "Completed"
+    assert [each["reason"] for each in body["status"]["attempts"]] == ["Completed", "StorageFailed", "Completed"]
+
+
+def over_or_taken(body: Body) -> bool:
+    return over(body) or state_of(body) == "NameTaken"
