@@ -28,7 +28,7 @@ from trimtab_operator.runtime.rounds.gate import summary_of
 
 from tests.resources import FINETUNEJOBS
 from tests.unit.lives.watches import deliver
-from tests.unit.runtime.fake_api import failing
+from tests.unit.runtime.fake_api import FakeApi, failing
 from tests.unit.runtime.objects import NAMESPACE, finetunejob
 from tests.unit.runtime.rounds import Rounds
 
@@ -37,28 +37,35 @@ CREATED = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 NAME = "demo-prepare-0"
 
 
+class Policed(FakeApi):
+    """An API server that makes `changes` of what is written there; `made` are names of the Jobs it was asked for."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__()
+        self._now = now
+        self.changes: dict[Resource, Callable[[Body], Body]] = {}
+        self.made: list[str] = []
+
+    def put(self, resource: Resource, body: Body) -> Body:
+        change = self.changes.get(resource)
+        return super().put(resource, change(body) if change is not None else body)
+
+    async def create(self, resource: Resource, namespace: str, body: Body) -> Body:
+        noted = {"creationTimestamp": self._now().isoformat(), "managedFields": [{"manager": "trimtab-operator"}]}
+        answer = await super().create(resource, namespace, {**body, "metadata": {**body["metadata"], **noted}})
+        if resource is JOBS:
+            self.made.append(answer["metadata"]["name"])
+        return answer
+
+
 class World:
-    """A cluster with a FineTuneJob that nobody has looked at yet, and `changes` of what is written there."""
+    """A cluster with a FineTuneJob that nobody has looked at yet."""
 
     def __init__(self) -> None:
         self.now = CREATED
-        self.rounds = Rounds(lambda: self.now)
-        self.api = self.rounds.api
-        self.changes: dict[Resource, Callable[[Body], Body]] = {}
-        self.made: list[str] = []
-        put, create = self.api.put, self.api.create
-
-        def changed(resource: Resource, body: Body) -> Body:
-            return put(resource, self.changes.get(resource, lambda each: each)(body))
-
-        async def created(resource: Resource, namespace: str, body: Body) -> Body:
-            made = {"creationTimestamp": self.now.isoformat(), "managedFields": [{"manager": "trimtab-operator"}]}
-            answer = await create(resource, namespace, {**body, "metadata": {**body["metadata"], **made}})
-            if resource is JOBS:
-                self.made.append(answer["metadata"]["name"])
-            return answer
-
-        self.api.put, self.api.create = changed, created  # type: ignore[method-assign]
+        self.api = Policed(lambda: self.now)
+        self.rounds = Rounds(lambda: self.now, api=self.api)
+        self.changes, self.made = self.api.changes, self.api.made
         body = finetunejob()
         body["metadata"]["creationTimestamp"] = "2026-01-05T12:00:00Z"
         self.api.put(FINETUNEJOBS, body)
