@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from trimtab_operator.domain.views import ATTEMPT_LABEL, CONTAINER, EVALUATION_LABEL, STAGE_LABEL, format_time
+from trimtab_operator.domain.views import CONTAINER, EVALUATION_LABEL, format_time
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, PODS, Body, Kube, NotFound
 from trimtab_trainer.contract import ExitCode, Reason, Stage, Summary, TerminationMessage
 from trimtab_trainer.contract.outcome import PACKED_OUTCOME_BYTES
 
 from tests.unit.domain.makers import ARTIFACT, EXPORTED, OUTCOME, PREPARED, PREPARED_EVALUATION
+
+ATTEMPT = "--attempt"
+"""The argument that tells a trainer which attempt it is; what its labels say is the cluster's."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,9 @@ class Executor:
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
             while True:
-                query = {"labelSelector": ATTEMPT_LABEL}  # serving pods have a stage too, but no attempt
-                for pod in await self.kube.items(PODS, self.namespace, query):
+                for pod in await self.kube.items(PODS, self.namespace, {}):
+                    if ATTEMPT not in arguments_of(pod):  # a pod that serves, or somebody else's
+                        continue
                     self.notice(pod)
                     if pod["metadata"]["uid"] not in self.played:
                         self.played.add(pod["metadata"]["uid"])
@@ -86,8 +90,8 @@ class Executor:
                 await asyncio.sleep(self.every)
 
     async def play(self, pod: Body) -> None:
-        labels = pod["metadata"]["labels"]
-        stage, attempt = Stage(labels[STAGE_LABEL]), int(labels[ATTEMPT_LABEL])
+        labels, arguments = pod["metadata"].get("labels", {}), arguments_of(pod)
+        stage, attempt = Stage(arguments[0]), int(arguments[arguments.index(ATTEMPT) + 1])
         self.pods.append((stage.value, attempt))
         act = self.act_of(pod, stage, attempt)
         started, address = now(), self.address_of(pod)

@@ -8,14 +8,29 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from trimtab_operator.domain.views import MANAGED_BY_LABEL, STAGE_LABEL
+from trimtab_operator.domain.views import (
+    ACCELERATORS_LABEL,
+    ATTEMPT_LABEL,
+    INPUTS_LABEL,
+    JOB_LABEL,
+    MANAGED_BY_LABEL,
+    STAGE_LABEL,
+)
 from trimtab_operator.runtime.kube import JOBS, MERGE_PATCH, Body, Kube
 from trimtab_trainer.contract import Reason, Stage
 
 from tests.component.api_server import ApiServer
 from tests.component.operator.conftest import Start, playing
 from tests.component.operator.executor import Act, Executor
-from tests.component.operator.finetunejobs import finetunejob, jobs_of, over, until, until_jobs, until_state
+from tests.component.operator.finetunejobs import (
+    finetunejob,
+    jobs_of,
+    over,
+    state_of,
+    until,
+    until_jobs,
+    until_state,
+)
 from tests.component.operator.process import OperatorProcess
 from tests.component.patience import Patience
 from tests.resources import FINETUNEJOBS
@@ -58,10 +73,12 @@ def policy(server: ApiServer, kind: str, namespace: str, spec: Body, **binding: 
 
 
 def probe(kind: str, namespace: str) -> tuple[str, Body]:
-    """Return where to create a Job or a pod, and one."""
+    """Return where to create a Job, a pod or a ConfigMap, and one."""
     pod = {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}
     if kind == "pods":
         return f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"generateName": "probe-"}, "spec": pod}
+    if kind == "configmaps":
+        return f"/api/v1/namespaces/{namespace}/configmaps", {"metadata": {"generateName": "probe-"}}
     body = {"metadata": {"generateName": "probe-"}, "spec": {"template": {"spec": pod}}}
     return f"/apis/batch/v1/namespaces/{namespace}/jobs", body
 
@@ -333,3 +350,78 @@ async def test_a_policy_that_takes_jobs_their_owner_makes_no_more_of_them(
     (said,) = [each for each in body["status"]["conditions"] if each["type"] == "Succeeded"]
     assert said["reason"] == "PodRefused"
     assert "takes demo-prepare-0 its owner" in said["message"]
+
+
+def written_over(labels: dict[str, str | None]) -> str:
+    """Return the patches with which a policy writes over labels of Jobs and of their pods, or takes them (None)."""
+    places = ("metadata.labels", "spec.template.metadata.labels")
+    patches = []
+    for place in places:
+        for label, value in labels.items():
+            path = f"/{place.replace('.', '/')}/{label.replace('/', '~1')}"
+            operation = f'op: "replace", path: "{path}", value: "{value}"' if value else f'op: "remove", path: "{path}"'
+            there = f"has(object.{place}) && '{label}' in object.{place}"
+            patches.append(f"({there} ? [JSONPatch{{{operation}}}] : [])")
+    return " + ".join(patches)
+
+
+EVERY_LABEL = (MANAGED_BY_LABEL, STAGE_LABEL, ATTEMPT_LABEL, JOB_LABEL, ACCELERATORS_LABEL, INPUTS_LABEL)
+WRITTEN_OVER: dict[str, dict[str, str | None]] = {
+    "whose it is": {JOB_LABEL: "platform"},
+    "which attempt it is": {ATTEMPT_LABEL: "0"},
+    "which stage it is": {STAGE_LABEL: "platform"},
+    "what it holds": {ACCELERATORS_LABEL: "platform", INPUTS_LABEL: "platform"},
+    "all of them": dict.fromkeys(EVERY_LABEL, "platform"),
+    "all of them taken": dict.fromkeys(EVERY_LABEL),
+}
+
+
+@pytest.mark.parametrize("labels", WRITTEN_OVER.values(), ids=WRITTEN_OVER)
+async def test_an_attempt_is_known_whatever_labels_a_policy_writes_over(
+    server: ApiServer, kube: Kube, namespace: str, start: Start, labels: dict[str, str | None]
+) -> None:
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": written_over(labels)}}
+    spec = {"matchConstraints": about("batch", "jobs", "CREATE", "UPDATE"), "mutations": [changes]}
+    operator = await start()
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never"}):
+        await in_force(server, "jobs", namespace, is_changed, labels=dict.fromkeys(labels, "before"))
+        async with playing(kube, namespace) as executor:
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until(kube, namespace, "demo", over, what="the end")
+            found = await operator.metrics()
+    assert [(each["stage"], each["reason"]) for each in body["status"]["attempts"]] == [
+        ("prepare", "Completed"),
+        ("train", "Completed"),
+    ]
+    assert executor.pods == [("prepare", 0), ("train", 1)]
+    assert sum(value for key, value in found.items() if 'verb="create"' in key and 'resource="jobs"' in key) == 2
+
+
+def is_changed(answer: Any) -> bool:
+    return "before" not in answer.body["metadata"].get("labels", {}).values()
+
+
+async def test_a_policy_that_takes_config_maps_their_owner_keeps_no_attempt_from_the_next(
+    server: ApiServer, kube: Kube, namespace: str, start: Start
+) -> None:
+    """After a failure the run configuration is made again, and meets the one that is there and nobody's."""
+    owned = [{"name": "owned", "expression": "has(object.metadata.ownerReferences)"}]
+    changes = {"patchType": "JSONPatch", "jsonPatch": {"expression": DISOWNED}}
+    spec = {"matchConstraints": about("", "configmaps", "CREATE"), "matchConditions": owned, "mutations": [changes]}
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "u"}
+
+    def script(stage: Stage, attempt: int) -> Act:
+        return Act(13, Reason.STORAGE_FAILED, message="503") if attempt == 1 else Act()
+
+    await start()
+    with policy(server, "Mutating", namespace, {**spec, "reinvocationPolicy": "Never"}):
+        await in_force(server, "configmaps", namespace, is_disowned, ownerReferences=[owner])
+        async with playing(kube, namespace, script):
+            await kube.create(FINETUNEJOBS, namespace, finetunejob("demo", namespace))
+            body = await until(kube, namespace, "demo", over_or_taken, what="the end")
+    assert state_of(body) == "Completed"
+    assert [each["reason"] for each in body["status"]["attempts"]] == ["Completed", "StorageFailed", "Completed"]
+
+
+def over_or_taken(body: Body) -> bool:
+    return over(body) or state_of(body) == "NameTaken"

@@ -67,6 +67,38 @@ def test_a_deadline_that_a_policy_gave_is_named(code: int, of_the_job: bool) -> 
     assert str(attempt.message).startswith(f"activeDeadlineSeconds of its {'Job' if of_the_job else 'pod'}, set by")
 
 
+NEVER_BEGAN: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
+    "of the Job, whose pod it took": ({"failed_reason": "DeadlineExceeded"}, None),
+    "of the Job, whose pod is there": ({"failed_reason": "DeadlineExceeded"}, {"phase": "Pending"}),
+    "of the Job, whose pod could not begin": ({"failed_reason": "DeadlineExceeded"}, {"unschedulable": "0/3 nodes"}),
+    "of the pod": ({}, {"phase": "Failed", "reason": "DeadlineExceeded", "message": "was active longer"}),
+}
+
+
+@pytest.mark.parametrize(("job", "pod"), NEVER_BEGAN.values(), ids=NEVER_BEGAN)
+def test_a_deadline_that_was_over_before_it_began_is_named(job: dict[str, Any], pod: dict[str, Any] | None) -> None:
+    world = World().settle().prepared().after(600)
+    if pod is not None:
+        world.pod(**pod)
+    message = "Job was active longer than specified deadline" if job else "Job has reached the specified backoff limit"
+    world.change_job(failed=True, active=0, ended=world.now, failed_message=message, **job).settle()
+    attempt, of = world.job.status.attempts[1], "Job" if job else "pod"
+    assert (attempt.reason, attempt.charged_to) == ("PodFailed", "disruptions")
+    assert str(attempt.message).startswith(f"activeDeadlineSeconds of its {of}, set by something in the cluster: ")
+    assert str(attempt.message).endswith("; the trainer never began" if pod else "; its pod left no evidence")
+
+
+def test_a_deadline_is_named_where_no_pod_is_left_of_what_ran() -> None:
+    world = training()
+    world.pods = []
+    said = "Job was active longer than specified deadline"
+    world.change_job(failed=True, active=0, ended=world.now, failed_reason="DeadlineExceeded", failed_message=said)
+    attempt = world.settle().job.status.attempts[1]
+    assert str(attempt.message) == (
+        f"activeDeadlineSeconds of its Job, set by something in the cluster: {said}; its pod left no evidence"
+    )
+
+
 OWN = {
     "an exit code of its own": (255, {"terminated_reason": "Error"}, "exited with code 255"),
     "a signal of its own": (139, {}, "killed by signal 11"),

@@ -8,7 +8,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
-from trimtab_operator.domain.views import JOB_NAME_LABEL, format_time
+from trimtab_operator.domain.views import JOB_UID_LABEL, format_time
 from trimtab_operator.runtime.kube import EVENTS, JSON, PODS, ApiError, Body, Resource, Unreachable
 
 from tests.unit.runtime.fake_api import FakeApi
@@ -102,7 +102,7 @@ class FaultyApi(FakeApi):
             return [event for event in found if event.get("regarding", {}).get("uid") == uid]
         if resource == PODS:
             job = query["labelSelector"].partition("=")[2]
-            return [pod for pod in found if pod["metadata"]["labels"][JOB_NAME_LABEL] == job]
+            return [pod for pod in found if pod["metadata"]["labels"][JOB_UID_LABEL] == job]
         return found
 
     def pages(self, *args: Any, accept: str = JSON, **query: Any) -> Any:

@@ -139,7 +139,9 @@ class FakeApi:
             yield {"metadata": {"resourceVersion": moment}, "items": page}
 
     async def items(self, resource: Resource, namespace: str | None, query: dict[str, str]) -> list[Body]:
-        return [item async for page in self.pages(resource, namespace, query=query) for item in page["items"] or []]
+        found = [item async for page in self.pages(resource, namespace, query=query) for item in page["items"] or []]
+        label, _, value = query.get("labelSelector", "").partition("=")
+        return [each for each in found if not label or each["metadata"].get("labels", {}).get(label) == value]
 
     def _call(self, verb: str, resource: Resource, name: str) -> None:
         self.calls.append((verb, resource.plural, name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trimtab_operator.domain.views import OWNER_LABELS
+from trimtab_operator.domain.views import JOB_UID_LABEL, OWNER_LABELS
 from trimtab_operator.runtime.kube import Body
 
 NAMESPACE = "team"
@@ -109,7 +109,7 @@ def pod(
             "name": name,
             "uid": uid,
             "resourceVersion": str(version),
-            "labels": {OWNER_LABELS[kind]: "demo"},
+            "labels": {OWNER_LABELS[kind]: "demo", JOB_UID_LABEL: job_uid},
             "ownerReferences": [{"kind": "Job", "name": "demo-train-1", "uid": job_uid, "controller": True}],
         },
         "spec": {},

@@ -66,6 +66,14 @@ class Rounds:
         self.terms = Terms(lease_transitions)
         self.actor = Actor(self.api, self.cache, now)
         self.events = Events(self.api, now, "test")
+        self.inquiries = Inquiries(
+            reader=self.api,
+            cache=self.cache,
+            troubles=self.troubles,
+            agents=self.poller,
+            desired=self.desired,
+            policies=Policies(self.api, policies),
+        )
         self.reconciler = Reconciler(
             cache=self.cache,
             cluster=Known(
@@ -78,14 +86,7 @@ class Rounds:
                 terms=self.terms,
             ),
             troubles=self.troubles,
-            inquiries=Inquiries(
-                reader=self.api,
-                cache=self.cache,
-                troubles=self.troubles,
-                agents=self.poller,
-                desired=self.desired,
-                policies=Policies(self.api, policies),
-            ),
+            inquiries=self.inquiries,
             actor=self.actor,
             delivery=Delivery(self.poller, self.desired, self.signing, self.terms, now),
             events=self.events,

@@ -23,6 +23,7 @@ def family(api: FakeApi, number: int, status: Body, conditions: Sequence[Body] =
     """Have a FineTuneJob with a Job and its pod."""
     api.put(FINETUNEJOBS, finetunejob(f"f{number}", f"ftj-{number}", conditions=conditions))
     made = {**job(f"f{number}-train-1", f"job-{number}", owner=f"ftj-{number}"), "status": status}
+    made["metadata"]["ownerReferences"][0]["name"] = f"f{number}"
     for resource, body in ((JOBS, made), (PODS, pod(f"f{number}-train-1-x", f"pod-{number}", job_uid=f"job-{number}"))):
         labels = {**body["metadata"]["labels"], JOB_LABEL: f"f{number}"}
         api.put(resource, {**body, "metadata": {**body["metadata"], "labels": labels}})

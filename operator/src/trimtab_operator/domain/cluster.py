@@ -41,10 +41,23 @@ class NameTaken:
 
     The runtime notes it when a creation meets such an object, looks at that object again before each later round,
     and forgets it when the name is free or ours.
+
+    Attributes:
+        name: kind and name.
+        since: when it was met first.
+        nobodys: whether it has no owner at all.
     """
 
     name: str
     since: datetime
+    nobodys: bool = False
+
+    def told(self) -> str:
+        """Return what to say of it."""
+        if self.nobodys:
+            why = "something else made it, or a policy or a webhook takes owners away"
+            return f"{self.name} is there and has no owner: {why}; delete or rename it"
+        return f"{self.name} belongs to something else; delete or rename that"
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from sys import intern
 from typing import Any
 
 from trimtab_trainer.contract import TerminationMessage
 from trimtab_trainer.contract.outcome import TERMINATION_MESSAGE_BYTES
 
-from trimtab_operator.api.pods.quantity import count_of
 from trimtab_operator.api.work import ACCELERATORS_MAXIMUM, ATTEMPTS_MAXIMUM
 
 STAGE_LABEL = "trimtab.dev/stage"
@@ -60,6 +59,8 @@ OWN_CONTROLLER = "kubernetes.io/job-controller"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 CONTAINER = "trainer"
 """Name of the container that does the work, in all stages."""
+CONFIG_ARGUMENT, ATTEMPT_ARGUMENT = "--config", "--attempt"
+"""What that is told: its stage is in front of the one, its attempt behind the other."""
 CONFIG_VOLUME = "trimtab-config"
 """Name of the volume with what that does."""
 
@@ -71,6 +72,7 @@ WORDS_KEPT = 256
 """Termination messages whose typed form is kept: every round about a pod reads its own again."""
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
+_DIGITS = re.compile(r"[0-9a-f]{8}")
 
 YEARS = range(2000, 3000)
 """What lies elsewhere is no time at all: a container that never started "began" in 1970, and sums would overflow."""
@@ -147,8 +149,27 @@ def _owner_by(labels: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def _accelerators(labels: Mapping[str, object]) -> int | None:
-    held = labels.get(ACCELERATORS_LABEL)
-    return None if held is None else min(count_of(held), ACCELERATORS_MAXIMUM)
+    held = parse_number(labels.get(ACCELERATORS_LABEL))
+    return None if held is None else min(held, ACCELERATORS_MAXIMUM)
+
+
+def _inputs(labels: Mapping[str, object]) -> str:
+    """Return the digits of what a Job was made from, "" where the label has none: whoever wrote over it knows not."""
+    digits = str(labels.get(INPUTS_LABEL, ""))
+    return digits if _DIGITS.fullmatch(digits) else ""
+
+
+def _does(spec: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[str, int] | None:
+    """Return the stage of a Job and the number of its attempt, None where nothing tells them.
+
+    What the trainer is told is what it does, and no policy has a reason to touch it; labels are written over.
+    """
+    containers = spec.get("template", {}).get("spec", {}).get("containers") or ()
+    told = next((each.get("args") for each in containers if each.get("name") == CONTAINER), None) or ()
+    follows = {before: after for before, after in pairwise(told) if before == ATTEMPT_ARGUMENT}
+    stage = next((before for before, after in pairwise(told) if after == CONFIG_ARGUMENT), labels.get(STAGE_LABEL))
+    attempt = parse_number(follows.get(ATTEMPT_ARGUMENT, labels.get(ATTEMPT_LABEL)))
+    return (_text(stage), attempt) if stage is not None and attempt is not None else None
 
 
 def _pods(completions: object) -> int:
@@ -165,7 +186,8 @@ def _config_of(spec: Mapping[str, Any]) -> str:
 class JobView:
     """A batch/v1 Job that says that it is of a FineTuneJob, an Evaluation, a FineTuneSweep or an AdapterExport.
 
-    It says so by the labels of its pod template, which nobody can change once it has begun, or by its controller.
+    It says so by its controller, or by the labels of its pod template, which nobody can change once it has begun. What
+    it does is in its arguments: a policy may write over every label, of Jobs as of pods.
     """
 
     namespace: str
@@ -220,11 +242,9 @@ class JobView:
         controller = controller_of(body)
         if controller is not None and controller[0] not in OWNER_LABELS:
             controller = None
-        owner = _owner_by(labels) or (controller and controller[:2])
-        attempt, parallelism = parse_number(labels.get(ATTEMPT_LABEL)), spec.get("parallelism")
-        if owner is None or STAGE_LABEL not in labels or attempt is None:
-            return None
-        if attempt >= ATTEMPTS_MAXIMUM:  # none of ours, and the next would have no number
+        owner = controller[:2] if controller is not None else _owner_by(labels)
+        does, parallelism = _does(spec, labels), spec.get("parallelism")
+        if owner is None or does is None or does[1] >= ATTEMPTS_MAXIMUM:  # beyond that the next would have no number
             return None
         every = {c["type"]: c for c in status.get("conditions", ())}
         conditions = {kind: c for kind, c in every.items() if c["status"] == "True"}
@@ -236,8 +256,8 @@ class JobView:
             uid=metadata["uid"],
             owner_name=intern(owner[1]),
             owner_uid=intern(controller[2]) if controller is not None else "",
-            stage=intern(labels[STAGE_LABEL]),
-            attempt=attempt,
+            stage=intern(does[0]),
+            attempt=does[1],
             created=parse_time(metadata.get("creationTimestamp")),
             owner_kind=intern(owner[0]),
             suspended=bool(spec.get("suspend")),
@@ -252,7 +272,7 @@ class JobView:
             failed_message=_text(failed.get("message", "")) if failed else "",
             ended=parse_time(end.get("lastTransitionTime")) if end else None,
             accelerators=_accelerators(own),
-            inputs=str(own.get(INPUTS_LABEL, "")),
+            inputs=_inputs(own),
             config=intern(_config_of(spec)),
             pods=_pods(spec.get("completions")),
             scaled_down=_pods(spec.get("completions")) > parallelism if isinstance(parallelism, int) else False,
@@ -276,6 +296,7 @@ class PodView:
     job_uid: str
     job_name: str
     owner_name: str
+    """By its label, which counts where its Job is gone; "" where it has none."""
     created: datetime | None
     owner_kind: str = "FineTuneJob"
     phase: str = "Pending"
@@ -333,10 +354,10 @@ class PodView:
         """Return the view of a pod, or None if it is not a Job's."""
         metadata, status = body["metadata"], body.get("status", {})
         labels = metadata.get("labels") or {}
-        job, owner = controller_of(body), _owner_by(labels)
+        job, owner = controller_of(body), _owner_by(labels) or ("", "")
         if job is None and JOB_UID_LABEL in labels:  # its Job was deleted without it
             job = ("Job", labels.get(JOB_NAME_LABEL, ""), labels[JOB_UID_LABEL])
-        if job is None or job[0] != "Job" or owner is None:
+        if job is None or job[0] != "Job":
             return None
         conditions = {c["type"]: c for c in status.get("conditions", ())}
         scheduled = conditions.get("PodScheduled", {})
@@ -382,8 +403,14 @@ class PodView:
             terminated_time=parse_time(terminated.get("finishedAt")),
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
-            index=parse_number(labels.get(INDEX_LABEL)) or 0,
+            index=_index_of(metadata),
         )
+
+
+def _index_of(metadata: Mapping[str, Any]) -> int:
+    """Return which of a Job's pods a pod is: its annotation says so, and a label that policies write over."""
+    told = (each.get(INDEX_LABEL) for each in (metadata.get("annotations") or {}, metadata.get("labels") or {}))
+    return next((number for number in map(parse_number, told) if number is not None), 0)
 
 
 def _state_of(container: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,8 @@ JSON = "application/json"
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+USER_AGENT = "trimtab-operator"
+"""The API server notes it in `managedFields` of what is written."""
 UNPACKED = "identity"
 """Accept-Encoding of lists: to pack one and unpack it again takes longer than to send it across a cluster's network."""
 PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
@@ -330,7 +332,7 @@ class Kube:
         """Send a request and yield the answer, whose content is read within the context."""
         if verb in WRITES and not self.may_write():
             raise NotLeading(f"{verb} {path}")
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "trimtab-operator"}
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": USER_AGENT}
         token = await self.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         if encoding:
             headers["Accept-Encoding"] = encoding

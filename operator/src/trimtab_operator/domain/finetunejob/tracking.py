@@ -261,7 +261,7 @@ def _job(kind: Telling, observed: Observed[FineTuneJob], *, tries: int, seconds:
 
 def _in_the_way(observed: Observed[FineTuneJob]) -> str:
     if observed.taken is not None:
-        return f"{observed.taken.name} belongs to something else; delete or rename that"
+        return observed.taken.told()
     if observed.refused is not None:
         return f"{observed.refused.told()}; it is tried again"
     return ""

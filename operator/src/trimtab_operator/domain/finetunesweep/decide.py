@@ -250,9 +250,7 @@ def _act(
     """Carry out actions and say what goes on, or say what stands in their way."""
     observed = beside_the_page(observed)
     if observed.taken is not None:
-        words = (
-            f"{observed.taken.name} belongs to something else; delete or rename that, and the sweep goes on by itself"
-        )
+        words = f"{observed.taken.told()}, and the sweep goes on by itself"
         return _say(observed, status, SweepState.NAME_TAKEN, words, now, trouble=True, again=TAKEN_LOOKED_AT_SECONDS)
     if observed.refused is not None and (pause := observed.refused.pause(now)) > 0:
         words = observed.refused.told(" of a trial")

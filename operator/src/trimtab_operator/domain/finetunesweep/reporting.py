@@ -172,7 +172,7 @@ def _children(observed: Observed, kind: Reporting, number: int) -> tuple[Body, B
 def _in_the_way(observed: Observed) -> str:
     """Return what keeps the children of the page from being made, "" where nothing does."""
     if observed.taken is not None and observed.taken.name.split(" ")[0] in CHILDREN:
-        return f"{observed.taken.name} belongs to something else; delete or rename that"
+        return observed.taken.told()
     if observed.refused is not None and observed.refused.what in CHILDREN:
         return observed.refused.told()
     return ""

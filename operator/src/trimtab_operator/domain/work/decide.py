@@ -35,7 +35,7 @@ from .subject import J, S, Work
 
 TAKEN_AGAIN_SECONDS = 10.0
 UNWATCHED_SECONDS = 10.0
-"""Between two looks at a live Job that our watches do not select: nobody else tells what becomes of it."""
+"""Between two looks at a live Job that our watches do not select, or its pods: nobody else tells what becomes of it."""
 
 
 def plan(observed: Observed[J], now: datetime) -> Plan:
@@ -59,26 +59,34 @@ def _plan(kind: Particulars[J, S], observed: Observed[J], now: datetime) -> Plan
         return Plan(inquiries=unanswered)
     if decision.actions and not decision.message:  # what to say follows from what comes of them
         return Plan(actions=decision.actions, confirm=True)
-    made = _with_adoptions(observed, _render(kind, observed, books, decision, now))
+    made = _with_adoptions(observed, _render(kind, observed, books, decision, now), now)
     return _beside(kind, observed, made, now) if decision.succeeded == "Unknown" and not made.actions else made
 
 
-def _with_adoptions(observed: Observed[Any], made: Plan) -> Plan:
+def _with_adoptions(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
     """Return a plan with the adoption of every Job that is ours and does not say so any more.
 
     A tool that restores a backup, or prunes, may have taken its owner reference or its labels.
     """
     metadata = observed.job.metadata
     lost = [seen for seen in observed.attempts if seen.job.owner_uid != metadata.uid or not seen.job.managed]
-    if not lost:
+    unseen = any(_is_unseen(seen, now) for seen in observed.attempts)
+    if not lost and not unseen:
         return made
     owner = controlled_by(observed.kind.name, metadata)
     adoptions = tuple(seen.adopt(observed.kind.label, owner) for seen in lost if not seen.job.deleting)
     made = replace(made, aside=(*adoptions, *made.aside))
-    if any(seen.live and not seen.job.managed for seen in lost):  # a policy may write over its labels again and again
+    if unseen or any(seen.live and not seen.job.managed for seen in lost):  # a policy may write over them again
         again = min(UNWATCHED_SECONDS, made.look_again_seconds or UNWATCHED_SECONDS)
         made = replace(made, confirm=True, look_again_seconds=again)
     return made
+
+
+def _is_unseen(attempt: Attempt, now: datetime) -> bool:
+    """Tell whether a Job has pods that no watch tells of: a policy may have taken the label that selects them."""
+    created = attempt.created
+    late = created is not None and (now - created).total_seconds() > UNWATCHED_SECONDS
+    return late and attempt.live and attempt.job.active > len(attempt.current)
 
 
 def _beside(kind: Particulars[J, S], observed: Observed[J], made: Plan, now: datetime) -> Plan:
@@ -171,9 +179,8 @@ def _after_the_end(observed: Observed[Any], now: datetime) -> Plan:
         notes = notes_of(job, said) if said.status == "False" else ()
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation, "conditions": conditions})
     again = hindered or look_again or (LONGEST_SECONDS if waits and ttl is not None else None)
-    return _with_adoptions(
-        observed, Plan(status=status.to_json(), notes=notes, standing=told, look_again_seconds=again)
-    )
+    made = Plan(status=status.to_json(), notes=notes, standing=told, look_again_seconds=again)
+    return _with_adoptions(observed, made, now)
 
 
 def _outlives_its_ttl(left: Afterwards, ended: str | None, now: datetime) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from ..kind import Kind, Needs
 from ..measures import Measure
 from ..plan import Body, Create, Plan
 from ..readers import Readers
+from ..views import PodView
 from .attempts.attempt import attempts_of
 from .building.names import job_names_to_confirm
 from .conditions import is_over
@@ -101,12 +102,20 @@ def _observe(
         ),
         afterwards=attempts_of(after, [pod for view in after for pod in cluster.pods_of(view.uid)]),
         claiming=tuple(view for view in every if view not in mine and view.stage not in AFTERWARDS),
-        left_behind=tuple(pod for pod in cluster.pods_saying(key) if pod.job_uid not in uids_there),
+        left_behind=_left_behind(cluster, key, gone=recorded.keys() - uids_there, there=uids_there),
         taken=cluster.taken(key),
         refused=cluster.refused(key),
         references=References(others.get("FineTuneJob"), others.get("AdapterRollout"), others.get("Evaluation")),
         awaited=awaited(cluster, job) if job.spec.ttl_seconds_after_finished is not None and is_over(job) else (),
     )
+
+
+def _left_behind(cluster: Cluster, key: Key, *, gone: Set[str], there: Set[str]) -> tuple[PodView, ...]:
+    """Return the pods whose Job is gone: those that say so, and those of a recorded attempt that do not say whose they
+    are. What says that it is another's is: a status may have been copied."""
+    found = [pod for uid in sorted(gone) for pod in cluster.pods_of(uid) if not pod.owner_name]
+    found += [pod for pod in cluster.pods_saying(key) if pod.job_uid not in there]
+    return tuple(sorted(found, key=lambda pod: pod.name))
 
 
 def _refers(kind: Particulars[J, Any], job: J) -> tuple[tuple[str, str], ...]:

@@ -373,7 +373,7 @@ class Cache:
         self.pods: Store[PodView] = Store(
             PODS,
             PodView.of,
-            lambda pod: Key(pod.owner_kind, pod.namespace, pod.owner_name),
+            self._whose,
             lambda pod: (pod.job_uid, _index_of(Key(pod.owner_kind, pod.namespace, pod.owner_name))),
             selector=f"{STAGE_LABEL},{STAGE_LABEL}!={SERVE}",  # of our domain: policies write over the other label
             wants=lambda body: not _serves(body),
@@ -440,6 +440,13 @@ class Cache:
     def pods_of(self, namespace: str, labels: Mapping[str, str]) -> list[ServingPodView]:
         """Return the serving pods with some labels."""
         return [pod for pod in self.serving.of_parent(namespace) if matches(labels, pod.labels)]
+
+    def _whose(self, pod: PodView) -> Key | None:
+        """Return whom a pod concerns: whoever its Job does, whatever its labels say; they tell where that is gone."""
+        job = self.jobs.of_uid(pod.job_uid)
+        if job is not None and job.key is not None:
+            return job.key
+        return Key(pod.owner_kind, pod.namespace, pod.owner_name) if pod.owner_name else None
 
     def _serving_pod_changed(self, entry: Entry[ServingPodView]) -> None:
         for stored in self.served_by(entry.view) if entry.view is not None else ():

@@ -29,14 +29,17 @@ from ..kube import (
     MERGE_PATCH,
     OWN,
     AlreadyExists,
+    ApiError,
     Body,
     Conflict,
     Denied,
     Invalid,
     NotFound,
     Resource,
+    Unreachable,
 )
 from ..logs import keys
+from .children import made_otherwise, serves_as_well, was_made_here
 from .gate import admitted, changes
 from .workqueue import Retry
 
@@ -54,12 +57,13 @@ class Writer(Protocol):
 
 
 class NameIsTaken(Exception):
-    """A child's name is held by an object of another owner."""
+    """A child's name is held by an object of another owner, or of none (`nobodys`)."""
 
-    def __init__(self, resource: Resource, name: str) -> None:
+    def __init__(self, resource: Resource, name: str, *, nobodys: bool = False) -> None:
         super().__init__(f"{resource.kind} {name}")
         self.resource = resource
         self.name = name
+        self.nobodys = nobodys
 
 
 class Actor:
@@ -94,37 +98,66 @@ class Actor:
     async def _create(self, body: Body, about: dict[str, Any]) -> None:
         resource, metadata = BY_KIND[body["kind"]], body["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
+        begun = self._now()
         try:
             created = await self._kube.create(resource, namespace, body)
-            log.info("created", extra=keys(**about, child=f"{body['kind']}/{name}"))
-            for owner in metadata.get("ownerReferences") or ():
-                await self._refuse_nobodys(resource, created, owner["uid"], about)
         except AlreadyExists:
-            try:
-                created = await self._kube.get(resource, namespace, name)
-            except NotFound:
-                raise Retry(0.5, "it was there and is gone") from None
-            if not self.is_child(resource, created, metadata["ownerReferences"][0]["uid"]):
-                raise NameIsTaken(resource, name) from None
-            if "deletionTimestamp" in created["metadata"]:
-                self._learn_of_child(resource, created)
-                raise Retry(1, "its name is free when it is gone") from None
+            created = await self._what_is_there(resource, body)
+        except Unreachable:
+            made = await self._made_unheard(resource, namespace, name, begun)
+            if made is None:
+                raise
+            created = made
+            await self._refuse_another(resource, created, body, about)
+        else:
+            log.info("created", extra=keys(**about, child=f"{body['kind']}/{name}"))
+            await self._refuse_another(resource, created, body, about)
         self._learn_of_child(resource, created)
 
-    async def _refuse_nobodys(self, resource: Resource, created: Body, owner_uid: str, about: dict[str, Any]) -> None:
-        """Delete what was created and is nobody's, because a policy or a webhook took its owner away.
+    async def _made_unheard(self, resource: Resource, namespace: str, name: str, begun: datetime) -> Body | None:
+        """Return what a creation without an answer has made, None where it is not known to have made anything."""
+        try:
+            found = await self._kube.get(resource, namespace, name)
+        except (ApiError, Unreachable):
+            return None
+        return found if was_made_here(found, begun) else None
 
-        It would work for nobody, and another be created when it has ended, for ever.
+    async def _what_is_there(self, resource: Resource, body: Body) -> Body:
+        """Return the object that has the name of what is to be created, if it can be used in its place."""
+        metadata = body["metadata"]
+        try:
+            found = await self._kube.get(resource, metadata["namespace"], metadata["name"])
+        except NotFound:
+            raise Retry(0.5, "it was there and is gone") from None
+        ours = self.is_child(resource, found, metadata["ownerReferences"][0]["uid"])
+        runs = resource.kind in self._stores  # whose that is matters
+        if not ours and (runs or not serves_as_well(found, body)):
+            raise NameIsTaken(resource, metadata["name"], nobodys=controller_of(found) is None) from None
+        if "deletionTimestamp" in found["metadata"]:
+            self._learn_of_child(resource, found)
+            raise Retry(1, "its name is free when it is gone") from None
+        return found
+
+    async def _refuse_another(self, resource: Resource, created: Body, body: Body, about: dict[str, Any]) -> None:
+        """Delete what was created and is not what was asked for, because a policy or a webhook made another of it.
+
+        It would work for nobody, or as what it is not, and another be created when it has ended, for ever.
 
         Raises:
             Denied: it was so.
         """
-        if resource.kind not in self._stores or self.is_child(resource, created, owner_uid):
+        if resource.kind not in self._stores or not (what := self._overruled(resource, created, body)):
             return
         metadata = created["metadata"]
         await self._delete(Delete(resource.kind, metadata["namespace"], metadata["name"], metadata["uid"]), about)
-        what = f"{metadata['name']} its owner, or what tells that it is one of ours"
-        raise Denied(200, "Overruled", f"a policy or a webhook takes {what}; it was deleted again")
+        raise Denied(200, "Overruled", f"a policy or a webhook {what}; it was deleted again")
+
+    def _overruled(self, resource: Resource, created: Body, asked: Body) -> str:
+        """Return what was made of a child otherwise than asked for, "" where it can be used."""
+        owners = asked["metadata"].get("ownerReferences", ())
+        if not all(self.is_child(resource, created, owner["uid"]) for owner in owners):
+            return f"takes {asked['metadata']['name']} its owner, or what tells that it is one of ours"
+        return made_otherwise(resource, created, asked)
 
     def is_child(self, resource: Resource, body: Body, owner_uid: str) -> bool:
         """Tell whether an object is one that we made: its controller says so, and it can be read as what we make.

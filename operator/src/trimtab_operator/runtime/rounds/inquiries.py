@@ -23,7 +23,7 @@ from ...domain.plan import (
     WarnedSince,
 )
 from ...domain.review.policies import Policy
-from ...domain.views import JOB_NAME_LABEL, parse_time
+from ...domain.views import JOB_UID_LABEL, parse_time
 from ..cluster.cache import Cache, Store
 from ..kube import EVENTS, NODES, PODS, ApiError, Body, NotFound, Resource
 from ..pods.agentpoller import AgentPoller
@@ -158,13 +158,15 @@ class Inquiries:
         entry = jobs.named(namespace, name)
         if uid is None and entry is None:
             return
-        pods_known = pods.of_parent(entry.uid if entry is not None else uid or "")
+        job = entry.uid if entry is not None else uid or ""
+        pods_known = pods.of_parent(job)
         known = {pod.uid for pod in pods_known}
         view = entry.view if entry is not None else None
         unfinished = view is not None and not view.finished
         if len(known) >= (view.pods if view is not None else 1) and (unfinished or all(pod.over for pod in pods_known)):
             return  # a live Job's pods decide nothing that cannot be undone, and the last words of a pod do not change
-        there = await self._reader.items(PODS, namespace, {"labelSelector": f"{JOB_NAME_LABEL}={name}"})
+        # By the label that their controller selects them by: without it there would be others.
+        there = await self._reader.items(PODS, namespace, {"labelSelector": f"{JOB_UID_LABEL}={job}"})
         for pod in there:
             pods.put(pod)
         for gone in known - {pod["metadata"]["uid"] for pod in there}:

@@ -38,7 +38,7 @@ class Troubles:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
-        self.taken: dict[Key, tuple[Resource, str, datetime]] = {}
+        self.taken: dict[Key, tuple[Resource, str, NameTaken]] = {}
         self.refused: dict[Key, Refusal] = {}
         self._faults: dict[Key, datetime] = {}
         self._beside: dict[Key, datetime] = {}
@@ -63,9 +63,10 @@ class Troubles:
         self._standing[key] = note, now
         return True
 
-    def name_taken(self, key: Key, resource: Resource, name: str) -> None:
-        """Note that something else has the name of a child."""
-        self.taken.setdefault(key, (resource, name, self._now()))
+    def name_taken(self, key: Key, resource: Resource, name: str, *, nobodys: bool = False) -> None:
+        """Note that something else has the name of a child, or something that is nobody's."""
+        found = NameTaken(f"{resource.kind} {name}", self._now(), nobodys)
+        self.taken.setdefault(key, (resource, name, found))
 
     def was_refused(self, key: Key, action: Action, error: ApiError) -> None:
         """Note that the API server does not accept what was planned.
@@ -241,7 +242,7 @@ class Known:
 
     def taken(self, key: Key) -> NameTaken | None:
         found = self._troubles.taken.get(key)
-        return NameTaken(f"{found[0].kind} {found[1]}", found[2]) if found is not None else None
+        return found[2] if found is not None else None
 
     def refused(self, key: Key) -> Refusal | None:
         return self._troubles.refused.get(key)

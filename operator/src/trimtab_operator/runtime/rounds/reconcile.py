@@ -182,7 +182,7 @@ class Reconciler:
             try:
                 await self._actor.act(action, about)
             except NameIsTaken as taken:
-                self._troubles.name_taken(key, taken.resource, taken.name)
+                self._troubles.name_taken(key, taken.resource, taken.name, nobodys=taken.nobodys)
                 log.warning("name taken", extra=keys(**about, child=str(taken)))
                 return False, True
             except (ApiError, Unreachable) as error:  # one request may have no answer: a webhook is slower than we wait

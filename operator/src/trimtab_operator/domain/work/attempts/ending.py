@@ -194,6 +194,9 @@ def ending_of(
         return Ending(Verdict.FINAL, Reason.OUT_OF_MEMORY.value, message, ended, words)
 
     code = _exit_code(job, pod)
+    if code is None and (by := _out_of_time(job, pod)):
+        what = "the trainer never began" if pod is not None and pod.started is None else "its pod left no evidence"
+        return Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, f"{by}; {what}", ended, words)
     if code is None and pod is not None and pod.beside:
         message = f"{pod.beside}, and the trainer never began"
         return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, message, ended, words)

@@ -24,7 +24,9 @@ from ...plan import Body
 from ...settings import PodDefaults, Settings
 from ...views import (
     ACCELERATORS_LABEL,
+    ATTEMPT_ARGUMENT,
     ATTEMPT_LABEL,
+    CONFIG_ARGUMENT,
     CONFIG_VOLUME,
     CONTAINER,
     INPUTS_LABEL,
@@ -288,7 +290,7 @@ def build_job(
     the first that fails ends the Job.
     """
     nodes = kind.pods(job, stage)
-    arguments = [stage.value, "--config", f"{CONFIG_DIRECTORY}/run.json", "--attempt", str(number)]
+    arguments = [stage.value, CONFIG_ARGUMENT, f"{CONFIG_DIRECTORY}/run.json", ATTEMPT_ARGUMENT, str(number)]
     arguments += ["--scratch", "/work", "--termination-log", "/dev/termination-log"]
     arguments += ["--progress-port", str(PROGRESS_PORT)]
     if mirrored is not None:

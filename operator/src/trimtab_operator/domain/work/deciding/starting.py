@@ -36,10 +36,10 @@ def start(kind: Particulars[J, S], observed: Observed[J], status: S, now: dateti
     if observed.taken is not None:
         taken, left = observed.taken, settings.name_taken_seconds - (now - observed.taken.since).total_seconds()
         if left > 0:
-            message = f"{taken.name} of another owner is still there"
+            message = f"{taken.name} of {'no' if taken.nobodys else 'another'} owner is still there"
             return Decision(State.PENDING.value, message, status, look_again_seconds=min(2, left))
         goes_on = f"the {kind.noun} goes on by itself"
-        message = f"{taken.name} belongs to something else; delete or rename that, and {goes_on}"
+        message = f"{taken.told()}, and {goes_on}"
         return Decision(State.NAME_TAKEN.value, message, status, look_again_seconds=10)
 
     if (other := observed.beside) is not None:

@@ -1,0 +1,49 @@
+"""What the API server answers about a child, beside what was asked for: policies and webhooks write too."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ...domain.views import INPUTS_LABEL, JobView, controller_of, parse_time
+from ..kube import JOBS, USER_AGENT, Body, Resource
+
+
+def was_made_here(found: Body, since: datetime) -> bool:
+    """Tell whether an object was created by an operator since then.
+
+    Times of the API server have whole seconds and a clock of its own: what is not known to be ours is left alone.
+    """
+    metadata = found["metadata"]
+    made = parse_time(metadata.get("creationTimestamp"))
+    by = {each.get("manager") for each in metadata.get("managedFields") or ()}
+    return made is not None and made >= since.replace(microsecond=0) and USER_AGENT in by
+
+
+def made_otherwise(resource: Resource, created: Body, asked: Body) -> str:
+    """Return what was made of a child otherwise than asked for so that it is of no use, "" where it is of use."""
+    name = asked["metadata"]["name"]
+    if created["metadata"]["name"] != name:
+        return f"gives {name} another name"
+    if resource is not JOBS:
+        return ""
+    wanted = JobView.of({**asked, "metadata": {**asked["metadata"], "uid": created["metadata"]["uid"]}})
+    made = JobView.of(created)
+    if wanted is None or made is None or (made.stage, made.attempt) != (wanted.stage, wanted.attempt):
+        return f"writes over what {name} is told to do"
+    if made.inputs not in ("", wanted.inputs):
+        return f"writes over the label {INPUTS_LABEL} of {name}"
+    return ""
+
+
+def serves_as_well(found: Body, asked: Body) -> bool:
+    """Tell whether what has the name of a child, and no owner, can be used in its place: it says the very same."""
+    return controller_of(found) is None and _says(found, {**asked, "metadata": {}})
+
+
+def _says(found: object, asked: object) -> bool:
+    """Tell whether something says all that was asked for, whatever else it says: the API server adds defaults."""
+    if isinstance(asked, dict) and isinstance(found, dict):
+        return all(_says(found.get(key), value) for key, value in asked.items())
+    if isinstance(asked, list) and isinstance(found, list):
+        return len(found) == len(asked) and all(map(_says, found, asked))
+    return found == asked
