@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -143,12 +144,22 @@ class PublicKeys:
         found = {}
         for file in sorted(self._folder.glob("*")) if self._folder.is_dir() else []:
             try:
-                key = load_pem_public_key(file.read_bytes())
-            except (OSError, ValueError):
+                key = _public_key(file.read_bytes())
+            except OSError:
                 continue
-            if isinstance(key, Ed25519PublicKey):
-                found[key_id(key)] = key
+            if key is not None:
+                found[key[0]] = key[1]
         return found
+
+
+@lru_cache(maxsize=64)
+def _public_key(pem: bytes) -> tuple[str, Ed25519PublicKey] | None:
+    """Return the Ed25519 public key in a file, with its id, None where there is none: read often, seldom another."""
+    try:
+        key = load_pem_public_key(pem)
+    except ValueError:
+        return None
+    return (key_id(key), key) if isinstance(key, Ed25519PublicKey) else None
 
 
 class KeysById(Protocol):

@@ -11,7 +11,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from trimtab_agent import documents
 from trimtab_agent.documents import (
     MountedDocument,
     PublicKeys,
@@ -147,3 +148,27 @@ def test_too_large_and_torn_documents_are_refused() -> None:
     assert refused(lambda: read_share(b"{")) == (400, "DocumentInvalid")
     assert refused(lambda: MountedDocument.read(b"[]")) == (400, "DocumentInvalid")
     assert refused(lambda: MountedDocument.read(b"[" * 60_000)) == (400, "DocumentInvalid")
+
+
+def test_a_key_is_parsed_once_and_another_in_its_place_is_seen_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call reads the folder, twice; of a fleet that was a twentieth of the work."""
+    parsed = list[bytes]()
+
+    def load(pem: bytes) -> Any:
+        parsed.append(pem)
+        return load_pem_public_key(pem)
+
+    monkeypatch.setattr(documents, "load_pem_public_key", load)
+    old, new = (Ed25519PrivateKey.generate().public_key() for _ in range(2))
+    file = tmp_path / "key.pem"
+    keys = PublicKeys(tmp_path)
+    for key in (old, old, new, new, old):
+        file.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        assert list(keys.read()) == [key_id(key)]
+    assert len(parsed) == 2
+    file.write_bytes(b"no key")
+    assert keys.read() == {}
+    file.unlink()
+    assert keys.read() == {}

@@ -10,9 +10,10 @@ from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.views import JOB_LABEL
 from trimtab_operator.runtime import metrics
 from trimtab_operator.runtime.cluster.cache import TOMBSTONE_SECONDS, Cache, slim
+from trimtab_operator.runtime.pods.agentpoller import agents_port
 
 from tests.unit.runtime.objects import NAMESPACE, finetunejob, job, pod
-from tests.unit.runtime.serving import serving_pod
+from tests.unit.runtime.serving import rollout, serving_pod
 from tests.unit.runtime.virtual_time import run
 
 KEY = Key("FineTuneJob", NAMESPACE, "demo")
@@ -226,3 +227,19 @@ async def test_of_finalizers_that_is_kept_which_says_that_children_stay() -> Non
     assert "finalizers" not in slim(body)["metadata"], "it is not deleted"
     body["metadata"]["deletionTimestamp"] = "2026-01-05T12:00:00Z"
     assert slim(body)["metadata"]["finalizers"] == ["orphan"]
+
+
+async def test_what_is_asked_of_a_rollout_all_the_time_is_read_once_a_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each scrape asks all rollouts how many pods are ready, each question to a pod asks them for the port."""
+    cache, reads = Cache(), list[bytes]()
+    for name, ready in (("one", 2), ("two", 1)):
+        body = rollout(port=9000, pods={"ready": ready, "desired": 2, "updated": 2})
+        body["metadata"] |= {"name": name, "uid": name, "resourceVersion": "5"}
+        cache.owners["AdapterRollout"].put(body)
+    cache.serving.put(serving_pod())
+    monkeypatch.setattr("trimtab_operator.runtime.cluster.cache.from_json", reads.append)
+    (view,) = cache.serving.of_parent(serving_pod()["metadata"]["namespace"])
+    for _ in range(3):
+        assert cache.pods_served() == (3, 4)
+        assert [agents_port(stored) for stored in cache.served_by(view)] == [9000, 9000]
+    assert reads == []

@@ -26,6 +26,10 @@ class Answer(Lenient):
         """Return the JSON form (camelCase)."""
         return self.model_dump(mode="json", by_alias=True)
 
+    def to_text(self) -> str:
+        """Return the same as text."""
+        return self.model_dump_json(by_alias=True)
+
 
 class EngineLimits(Answer):
     """What the engine says it can hold; None where it does not say."""

@@ -82,7 +82,7 @@ class Server:
         await self._body_of(request)
         await self._wait(request)
         answer = await self._agent.answer(self._pod_uid, sorted(self._verifier.keys.read()))
-        return web.json_response(answer.to_json())
+        return web.Response(text=answer.to_text(), content_type="application/json")
 
     async def _truth_of(self, request: web.Request) -> web.Response:
         await self._body_of(request)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -45,6 +47,8 @@ from .shares import Shares
 
 log = logging.getLogger(__name__)
 
+PROGRAM = version_of("trimtab-operator")
+"""Read once: the metadata of a package is a file, and this is told in every answer."""
 COUNTS_SECONDS = 1.0
 """How long an answer to the controller waits for the guard's counts: an engine that hangs must not hide the rest."""
 
@@ -67,13 +71,26 @@ class Seen:
     limits: Limits
     models: tuple[ServedModel, ...]
 
-    @property
-    def names(self) -> set[str]:
-        return {model.name for model in self.models}
+    @cached_property
+    def names(self) -> frozenset[str]:
+        return frozenset(model.name for model in self.models)
 
-    @property
-    def bases(self) -> set[str]:
-        return {model.name for model in self.models if model.parent is None}
+    @cached_property
+    def bases(self) -> frozenset[str]:
+        return frozenset(model.name for model in self.models if model.parent is None)
+
+    @cached_property
+    def places(self) -> frozenset[tuple[str, str | None]]:
+        """Which name is loaded from which folder."""
+        return frozenset((model.name, model.root) for model in self.models)
+
+
+@dataclass(frozen=True)
+class Told:
+    """The answer about one share, and what it was made of: as long as that is the same, it is the answer."""
+
+    parts: tuple[object, ...]
+    answer: ShareAnswer
 
 
 class Agent:
@@ -110,6 +127,8 @@ class Agent:
         self._changed = asyncio.Condition()
         self._version = time.time_ns() // 1_000_000  # an earlier process has not told as many changes a second
         self._last_truth: object = None
+        self._told: dict[str, Told] = {}
+        self._adapters_told: tuple[tuple[object, ...], tuple[AdapterAnswer, ...]] = ((), ())
         self.last_round: float | None = None
 
     # Documents
@@ -166,7 +185,7 @@ class Agent:
         """Tell whether the engine lists a revision with the folder that was verified."""
         work = self._works.get(name)
         folder = str(work.adapter.folder) if work is not None and work.adapter is not None else None
-        return any(model.name == name and model.root == folder for model in seen.models)
+        return (name, folder) in seen.places
 
     def _listed(self) -> set[str] | None:
         """Return the names that answer as they should: a verified revision with another root is not one of them."""
@@ -231,7 +250,9 @@ class Agent:
             self._seen, self._engine_error = None, str(error)
             metrics.ENGINE_UP.set(0)
             return
-        self._seen, self._engine_error = seen, None
+        if seen != self._seen:  # what is as it was stays the same object, and what was made of it with it
+            self._seen = seen
+        self._engine_error = None
         metrics.ENGINE_UP.set(1)
         if limits.instance != self._instance:
             metrics.ENGINE_STARTS.inc()
@@ -302,8 +323,9 @@ class Agent:
             self._volume.write(wanted)
             metrics.TABLES.inc()
             log.info("aliases written", extra=keys(aliases={alias: e.to_json() for alias, e in entries.items()}))
+        states = Counter(state for entry in entries.values() for state in entry.to_json())
         for state in ("to", "pending", "unavailable"):
-            metrics.ALIASES.labels(state).set(sum(state in entry.to_json() for entry in entries.values()))
+            metrics.ALIASES.labels(state).set(states[state])
 
     def _note_waiting(self, entries: Mapping[str, AliasEntry], known: Known, now: float) -> None:
         """Keep since when each alias cannot answer; while the engine itself is down, no alias is blamed."""
@@ -370,7 +392,9 @@ class Agent:
 
     def truth(self) -> Truth:
         """Return what is true of this pod, as last read back from the engine."""
-        seen = self._seen
+        seen, shares = self._seen, self._shares.active()
+        rollouts = tuple(self.truth_of(share) for share in shares)
+        self._told = {share.rollout: self._told[share.rollout] for share in shares}
         return Truth(
             engine=EngineAnswer(
                 answers=seen is not None,
@@ -388,31 +412,41 @@ class Agent:
                 adapters=self._adapters(seen) if seen is not None else (),
             ),
             sequence=self._shares.highest,
-            rollouts=tuple(self.truth_of(share) for share in self._shares.active()),
+            rollouts=rollouts,
         )
 
     def _adapters(self, seen: Seen) -> tuple[AdapterAnswer, ...]:
         """Return the adapters in the engine's list, those that shares want before what others have loaded."""
-        listed = [model for model in seen.models if model.parent is not None]
-        listed.sort(key=lambda model: model.name not in self._works)
-        return tuple(AdapterAnswer(name=model.name, root=model.root) for model in listed[:ADAPTERS_TOLD])
+        parts, told = (seen, *self._works), self._adapters_told
+        if parts != told[0]:
+            listed = [model for model in seen.models if model.parent is not None]
+            listed.sort(key=lambda model: model.name not in self._works)
+            found = tuple(AdapterAnswer(name=model.name, root=model.root) for model in listed[:ADAPTERS_TOLD])
+            told = self._adapters_told = parts, found
+        return told[1]
 
     def truth_of(self, share: Share) -> ShareAnswer:
         """Return what is true of one share."""
         table, seen = self._volume.table.aliases, self._seen
         instance = seen.limits.instance if seen is not None else None
-        return ShareAnswer(
-            namespace=share.namespace,
-            rollout=share.rollout,
-            uid=share.uid,
-            sequence=share.sequence,
-            aliases={alias: alias_answer(table[alias]) for alias in sorted(share.aliases) if alias in table},
-            revisions=tuple(
-                self._works[revision.name].answer(seen is not None and self._serves(revision.name, seen), instance)
-                for revision in share.revisions
-                if revision.name in self._works
-            ),
+        entries = {alias: table[alias] for alias in sorted(share.aliases) if alias in table}
+        revisions = tuple(
+            self._works[revision.name].answer(seen is not None and self._serves(revision.name, seen), instance)
+            for revision in share.revisions
+            if revision.name in self._works
         )
+        parts, told = (share, *entries.values(), *revisions), self._told.get(share.rollout)
+        if told is None or parts != told.parts:
+            answer = ShareAnswer(
+                namespace=share.namespace,
+                rollout=share.rollout,
+                uid=share.uid,
+                sequence=share.sequence,
+                aliases={alias: alias_answer(entry) for alias, entry in entries.items()},
+                revisions=revisions,
+            )
+            told = self._told[share.rollout] = Told(parts, answer)
+        return told.answer
 
     async def counts(self) -> GuardAnswer | None:
         """Return the guard's counts, or None while the engine does not answer, or not soon."""
@@ -430,7 +464,7 @@ class Agent:
         truth = self.truth()
         return PodAnswer(
             version=self._version,
-            agent=version_of("trimtab-operator"),
+            agent=PROGRAM,
             pod=PodIdentity(uid=pod_uid),
             keys=tuple(keys_known[:KEYS_TOLD]),
             counts=counts,

@@ -43,6 +43,8 @@ class Work:
     next_try: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
+    _told: tuple[tuple[object, ...], RevisionAnswer] | None = None
+    """The newest answer, and what it was made of."""
 
     @property
     def busy(self) -> bool:
@@ -82,20 +84,26 @@ class Work:
 
     def answer(self, loaded: bool, instance: str | None) -> RevisionAnswer:
         """Return what is true of it: `loaded` as the engine lists it now, `probed` on that start of the engine."""
+        probed, seconds = self.proven_here(instance), tuple(self.seconds.items())
+        parts = (self.revision, self.adapter, self.failure, loaded, probed, seconds)
+        if self._told is not None and self._told[0] == parts:
+            return self._told[1]
         why, failed = self.failure, None
         if why is not None:
             failed = FailureAnswer(reason=why.reason.value, message=why.message, permanent=why.permanent)
-        return RevisionAnswer(
+        answer = RevisionAnswer(
             name=self.revision.name,
             digest=self.revision.digest,
             uri=self.revision.uri,
             verified=self.adapter is not None,
             rank=self.adapter.health.rank if self.adapter is not None else None,
             loaded=loaded,
-            probed=self.proven_here(instance),
+            probed=probed,
             failed=failed,
-            seconds={step: round(value, 4) for step, value in self.seconds.items()},
+            seconds={step: round(value, 4) for step, value in seconds},
         )
+        self._told = parts, answer
+        return answer
 
     def state(self, loaded: bool) -> str:
         """Return one word for the metrics."""

@@ -10,6 +10,7 @@ and needs it again reads the folder, and dies when it is gone.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import uuid
 from collections.abc import Collection
@@ -167,16 +168,15 @@ class AdapterStore:
 
     def digests(self) -> set[str]:
         """Return the digests of all folders on the volume."""
-        return {
-            f"sha256:{path.name}"
-            for path in self._root.iterdir()
-            if path.is_dir() and len(path.name) == 64 and not path.name.startswith(".")
-        }
+        with os.scandir(self._root) as entries:
+            names = [entry.name for entry in entries if len(entry.name) == 64 and entry.is_dir()]
+        return {f"sha256:{name}" for name in names if not name.startswith(".")}
 
     def unwanted(self, wanted: Collection[str], listed: Collection[str]) -> set[str]:
         """Return the digests that no share wants and whose folder no engine lists as a model's root."""
-        roots = {str(Path(root)) for root in listed}
-        return {digest for digest in self.digests() if digest not in wanted and str(self.folder(digest)) not in roots}
+        unasked = self.digests().difference(wanted)
+        roots = {str(Path(root)) for root in listed} if unasked else set()
+        return {digest for digest in unasked if str(self.folder(digest)) not in roots}
 
 
 def _artifact(document: dict[str, Any], digest: str) -> dict[str, Any]:

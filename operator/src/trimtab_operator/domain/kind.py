@@ -48,9 +48,29 @@ def leaves_nothing(cluster: Cluster, key: Key, answers: Answers, now: datetime) 
     return Plan()
 
 
-def selects_nothing(body: Body) -> Mapping[str, str]:
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is asked of an object that serves from pods far more often than it changes.
+
+    Attributes:
+        labels: of the pods.
+        port: where it says that their agents listen, None if it does not.
+        ready: how many pods answer with what is wanted, as its status says.
+        desired: of how many.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
+    ready: int = 0
+    desired: int = 0
+
+
+NOT_SERVING = Serving()
+
+
+def serves_nothing(body: Body) -> Serving:
     """Return no labels: most kinds serve from no pods."""
-    return {}
+    return NOT_SERVING
 
 
 def always_more(body: Body) -> bool:
@@ -76,7 +96,7 @@ class Kind(Generic[O, D]):
         gauge: name of the metric that counts objects by state.
         rests: whether nothing is left to do about an object that has ended, as long as no Job of it lives: there may be
             ten thousand of those after a restart, and most say so themselves.
-        selects: labels of the pods that it serves from.
+        serves: the pods that it serves from.
         retire: what is left to be done when an object does not exist any more.
         later: types of conditions that are still written of an object that has ended, and nothing else of it.
         makes: names of those of our kinds that it makes objects of.
@@ -93,7 +113,7 @@ class Kind(Generic[O, D]):
     measures: Callable[[Any, Any, datetime], tuple[Measure, ...]]
     gauge: str
     rests: Callable[[Body], bool] = always_more
-    selects: Callable[[Body], Mapping[str, str]] = selects_nothing
+    serves: Callable[[Body], Serving] = serves_nothing
     retire: Callable[[Cluster, Key, Answers, datetime], Plan] = leaves_nothing
     later: frozenset[str] = frozenset()
     makes: tuple[str, ...] = ()

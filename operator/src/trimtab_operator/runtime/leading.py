@@ -29,7 +29,7 @@ from .notifying.notifier import Notifier, Pace
 from .notifying.record import Records
 from .notifying.secrets import Secrets
 from .notifying.sender import Sender
-from .objectmetrics import ObjectMetrics, pod_counts
+from .objectmetrics import ObjectMetrics
 from .pods.agentpoller import NAMESPACE, AgentPoller
 from .pods.agents import Agents
 from .pods.delivery import Delivery
@@ -203,9 +203,7 @@ class Leading:
 
     def _pods_by_state(self) -> Mapping[str, int]:
         """Return how many pods of all rollouts answer with what is wanted, do not yet, or do not answer at all."""
-        rollouts = self._cache.owners["AdapterRollout"]
-        counts = [pod_counts(entry.view.body) for entry in rollouts if entry.view is not None]
-        ready, desired = sum(ready for ready, _ in counts), sum(desired for _, desired in counts)
+        ready, desired = self._cache.pods_served()
         return {"ready": ready, "behind": desired - ready, "unreachable": self._poller.unreachable()}
 
     def _watch_children(self, group: asyncio.TaskGroup) -> None:

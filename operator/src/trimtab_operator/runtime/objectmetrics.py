@@ -71,9 +71,3 @@ class ObjectMetrics(Collector):
 
 def _completed(status: Body) -> str:
     return str(status.get("completionTime", ""))
-
-
-def pod_counts(rollout: Body) -> tuple[int, int]:
-    """Return how many pods of an AdapterRollout are ready, of how many."""
-    pods = rollout.get("status", {}).get("pods", {})
-    return int(pods.get("ready", 0)), int(pods.get("desired", 0))

@@ -482,3 +482,19 @@ async def test_changes_of_the_truth_wake_those_who_wait(pod: Pod) -> None:
     assert not waiting.done()
     pod.agent.accept(pod.share(adapter))
     await asyncio.wait_for(waiting, 30)
+
+
+async def test_a_share_of_which_nothing_changed_is_answered_as_before(pod: Pod) -> None:
+    """Two hundred agents look at twenty rollouts each second: what is told of one is made when it changes."""
+    one, two = pod.publish(), pod.publish()
+    await pod.serve(one, rollout="one")
+    await pod.serve(two, rollout="two")
+    await pod.at_rest()
+    before, again = pod.agent.truth(), pod.agent.truth()
+    assert all(now is then for now, then in zip(again.rollouts, before.rollouts, strict=True))
+    pod.agent.accept(pod.share(two, rollout="two"))
+    after = pod.agent.truth()
+    assert after.rollouts[0] is before.rollouts[0]
+    assert (dict(before.rollouts[1].aliases["two"].to), dict(after.rollouts[1].aliases)) == ({two.name("two"): 100}, {})
+    await pod.server.stop()
+    await pod.until(lambda: not pod.agent.truth().rollouts[0].revisions[0].loaded)

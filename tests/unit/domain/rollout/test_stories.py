@@ -65,6 +65,24 @@ def test_at_rest_nothing_is_written_or_sent_and_a_change_or_a_minute_calls_for_t
     assert world.writes == writes
 
 
+def test_while_what_was_served_drains_nothing_is_looked_at_before_its_time_is_over() -> None:
+    """Thousands of rollouts that have just moved were looked at each second, to find that half a minute is not over."""
+    world = World({"artifact": artifact("a")}, strategy={"canarySeconds": 0, "drainSeconds": 40}).after(5)
+    assert world.condition() == ("True", "Serving")
+    step = world.rollout.status.step
+    assert step is not None
+    assert step.phase is Phase.DRAINING
+    looks = 0
+    while world.rollout.status.step is not None:
+        wait = plan(world.observed(), world.now).look_again_seconds
+        assert wait is not None
+        world.now += timedelta(seconds=wait)
+        world.operate()
+        looks += 1
+    assert looks == 1
+    assert plan(world.observed(), world.now).look_again_seconds == 60.0
+
+
 def test_a_second_revision_takes_canary_traffic_for_its_time_and_then_everything() -> None:
     world = second(serving())
     assert world.condition() == ("False", "Canary")

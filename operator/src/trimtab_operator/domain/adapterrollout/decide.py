@@ -14,6 +14,7 @@ from .approvals import inquiries
 from .conflicts import conflict
 from .delivery.documents import documents, mounted, next_sequence, retired
 from .delivery.sequence import milliseconds
+from .delivery.waves import seconds_in
 from .observed import Observed
 from .phases import advance
 from .source import Held
@@ -59,20 +60,30 @@ def plan(observed: Observed, now: datetime) -> Plan:
     if used is not None:
         status = status.model_copy(update={"sequence": list(used)})
     told = with_truth(observed, status, target, now)
-    ready = condition_of(told, READY)
-    busy = (
-        bool(sends) or status.step is not None or (observed.matching and ready is not None and ready.reason == "Moving")
-    )
     return Plan(
         status=told.to_json(),
         documents=(*sends, *retired(metadata.name, metadata.namespace, observed.unselected, sequence)),
         sequence=used,
         mounted=for_new_pods,
         notes=notes(rollout, told),
-        look_again_seconds=LOOK_AGAIN_SECONDS if busy else _at_rest(status),
+        look_again_seconds=_look_again(observed, told, bool(sends), now),
         confirm=any(document.moves for document in sends),
         follows_up=False,
     )
+
+
+def _look_again(observed: Observed, told: AdapterRolloutStatus, sends: bool, now: datetime) -> float:
+    """Return when time alone may call for something; what pods tell calls for a look at once."""
+    ready, step = condition_of(told, READY), told.step
+    moving = bool(observed.matching) and ready is not None and ready.reason == RolloutReason.MOVING
+    if sends or moving:
+        return LOOK_AGAIN_SECONDS
+    if step is None:
+        return _at_rest(told)
+    if step.phase is Phase.DRAINING and ready is not None and ready.reason == RolloutReason.SERVING:
+        left = observed.rollout.spec.strategy.drain_seconds - seconds_in(step, now)
+        return min(_at_rest(told), max(LOOK_AGAIN_SECONDS, left))
+    return LOOK_AGAIN_SECONDS
 
 
 def _at_rest(status: AdapterRolloutStatus) -> float:

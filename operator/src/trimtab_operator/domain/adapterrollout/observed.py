@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from re import fullmatch
 from typing import Self
 
@@ -23,6 +24,8 @@ from .delivery.sequence import Sequence, of_an_operator
 
 OBJECT_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 NAME_LENGTH, UID_LENGTH = 63, 64
+REVISIONS_KNOWN = 4096
+"""Of which it is kept whether they have the form of one; with the longest names and uris that is 6 MiB."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,14 @@ class AgentTruth:
 
 def _could_be_sent(answer: RevisionAnswer) -> bool:
     """Tell whether a revision has the form of one: others are in no document, and no document may repeat them."""
+    return _is_a_revision(answer.name, answer.uri, answer.digest)
+
+
+@lru_cache(maxsize=REVISIONS_KNOWN)
+def _is_a_revision(name: str, uri: str, digest: str) -> bool:
+    """Tell whether this is the form of one: every pod tells of the same ones again and again."""
     try:
-        Revision(name=answer.name, uri=answer.uri, digest=answer.digest)
+        Revision(name=name, uri=uri, digest=digest)
     except ValidationError:
         return False
     return True

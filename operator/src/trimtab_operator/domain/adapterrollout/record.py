@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from trimtab_operator.api import AdapterRollout, AdapterRolloutStatus, Evaluation, FineTuneJob, RolloutReason
@@ -21,7 +20,7 @@ from ..indexes import (
     passed_in,
     waiting_for,
 )
-from ..kind import Kind, Needs
+from ..kind import Kind, Needs, Serving
 from ..measures import Measure
 from ..plan import Body, Plan
 from ..review.policies import AUTHOR_ANNOTATION
@@ -55,9 +54,15 @@ def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...
     return (waiting_for(*key), *names_claimed(indexes))
 
 
-def _selects(body: Body) -> Mapping[str, str]:
-    labels: Mapping[str, str] = body.get("spec", {}).get("serving", {}).get("selector", {}).get("matchLabels", {})
-    return labels
+def _serves(body: Body) -> Serving:
+    serving, pods = body.get("spec", {}).get("serving", {}), body.get("status", {}).get("pods", {})
+    port = serving.get("port")
+    return Serving(
+        labels=serving.get("selector", {}).get("matchLabels", {}),
+        port=port if isinstance(port, int) else None,
+        ready=int(pods.get("ready", 0)),
+        desired=int(pods.get("desired", 0)),
+    )
 
 
 def _observe(cluster: Cluster, rollout: AdapterRollout) -> Observed:
@@ -196,6 +201,6 @@ ADAPTER_ROLLOUT = Kind(
     needs=_needs,
     measures=_measures,
     gauge="trimtab_adapterrollouts",
-    selects=_selects,
+    serves=_serves,
     retire=retire,
 )

@@ -27,7 +27,7 @@ from pydantic_core import from_json, to_json
 
 from ...domain.cluster import Key
 from ...domain.gitops import MARKS
-from ...domain.kind import AnyKind
+from ...domain.kind import NOT_SERVING, AnyKind, Serving
 from ...domain.kinds import KINDS
 from ...domain.ownership import ORPHAN
 from ...domain.review.policies import AUTHOR_ANNOTATION
@@ -122,8 +122,8 @@ class Stored:
     """When it ended."""
     indexes: tuple[str, ...] = ()
     """Under what others look it up."""
-    selects: Mapping[str, str] = field(default_factory=dict)
-    """Labels of the pods that it serves from."""
+    serving: Serving = NOT_SERVING
+    """The pods that it serves from."""
 
     @property
     def body(self) -> Body:
@@ -143,7 +143,7 @@ class Stored:
             labels=small["metadata"].get("labels", {}),
             completed=body.get("status", {}).get("completionTime", ""),
             indexes=kind.indexes(body, over),
-            selects=kind.selects(body),
+            serving=kind.serves(body),
         )
 
 
@@ -413,6 +413,11 @@ class Cache:
         """Return how many objects of a kind there are in each state."""
         return Counter(entry.view.state for entry in self.owners[kind] if entry.view is not None)
 
+    def pods_served(self) -> tuple[int, int]:
+        """Return how many pods of all rollouts are ready, of how many, as their statuses say."""
+        told = [entry.view.serving for entry in self.owners["AdapterRollout"] if entry.view is not None]
+        return sum(each.ready for each in told), sum(each.desired for each in told)
+
     def stored(self, key: Key) -> Stored | None:
         """Return an object of our kinds, None if there is none."""
         return self.owners[key.kind].view(key.namespace, key.name)
@@ -432,10 +437,10 @@ class Cache:
         """Return the pods that say that they work for an object, in the order of their names."""
         return sorted(self.pods.of_parent(_index_of(key)), key=lambda pod: pod.name)
 
-    def served_by(self, pod: ServingPodView) -> list[Stored]:
-        """Return the objects that a serving pod is meant for."""
+    def served_by(self, pod: ServingPodView) -> Iterator[Stored]:
+        """Return the objects that a serving pod is meant for, one after the other."""
         found = (stored for store in self.owners.values() for stored in store.of_parent(pod.namespace))
-        return [stored for stored in found if matches(stored.selects, pod.labels)]
+        return (stored for stored in found if matches(stored.serving.labels, pod.labels))
 
     def pods_of(self, namespace: str, labels: Mapping[str, str]) -> list[ServingPodView]:
         """Return the serving pods with some labels."""

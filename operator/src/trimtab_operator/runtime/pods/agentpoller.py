@@ -17,7 +17,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Any, TypeVar
 
 from ...domain.adapterrollout import AgentTruth, ServingPod
@@ -323,11 +322,15 @@ class AgentPoller:
         """
         if known.view.port is not None:
             return known.view.port
-        rollouts = self._cache.served_by(known.view)
-        ports = {agents_port(stored) for stored in rollouts}
-        if not ports or known.port in ports:
-            return known.port
-        return next(iter(ports)) if len(ports) == 1 else agents_port(min(rollouts, key=created))
+        others = []
+        for stored in self._cache.served_by(known.view):
+            if agents_port(stored) == known.port:
+                return known.port
+            others.append(stored)
+        ports = {agents_port(stored) for stored in others}
+        if len(ports) > 1:
+            return agents_port(min(others, key=created))
+        return ports.pop() if ports else known.port
 
     def _take(self, known: Known, answer: Answer) -> None:
         before, shares = known.truth, list(answer.truth.shares)
@@ -425,11 +428,9 @@ class AgentPoller:
             self._changed(key)
 
 
-@lru_cache(maxsize=2048)
 def agents_port(stored: Stored) -> int:
     """Return the port that a rollout names for the agents of its pods."""
-    port = stored.body.get("spec", {}).get("serving", {}).get("port")
-    return port if isinstance(port, int) else DEFAULT_PORT
+    return stored.serving.port if stored.serving.port is not None else DEFAULT_PORT
 
 
 def _of_engine(truth: AgentTruth) -> AgentTruth:
