@@ -243,3 +243,14 @@ async def test_what_is_asked_of_a_rollout_all_the_time_is_read_once_a_version(mo
         assert cache.pods_served() == (3, 4)
         assert [agents_port(stored) for stored in cache.served_by(view)] == [9000, 9000]
     assert reads == []
+
+
+@pytest.mark.parametrize("told", ["two", None, {"of": 2}, [2]])
+async def test_counts_of_pods_that_a_later_version_writes_otherwise_hide_no_rollout(told: object) -> None:
+    cache = Cache()
+    body = rollout(pods={"ready": told, "desired": told})
+    body["metadata"] |= {"uid": "one", "resourceVersion": "5"}
+    cache.owners["AdapterRollout"].put(body)
+    assert cache.pods_served() == (0, 0)
+    (entry,) = cache.owners["AdapterRollout"]
+    assert entry.view is not None

@@ -56,13 +56,17 @@ def _concerns(key: Key, ended: bool, indexes: tuple[str, ...]) -> tuple[str, ...
 
 def _serves(body: Body) -> Serving:
     serving, pods = body.get("spec", {}).get("serving", {}), body.get("status", {}).get("pods", {})
-    port = serving.get("port")
     return Serving(
         labels=serving.get("selector", {}).get("matchLabels", {}),
-        port=port if isinstance(port, int) else None,
-        ready=int(pods.get("ready", 0)),
-        desired=int(pods.get("desired", 0)),
+        port=_whole(serving.get("port")),
+        ready=_whole(pods.get("ready")) or 0,
+        desired=_whole(pods.get("desired")) or 0,
     )
+
+
+def _whole(value: object) -> int | None:
+    """Return a whole number, None of what a later version may have in its place: this is read of every object."""
+    return value if isinstance(value, int) else None
 
 
 def _observe(cluster: Cluster, rollout: AdapterRollout) -> Observed:
