@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from trimtab_trainer.contract import DatasetFormat, Method, Reason
+from trimtab_trainer.data.choosing.figures import groups_of
+from trimtab_trainer.data.choosing.selection import SIDES
+from trimtab_trainer.data.cleaning.languages import LANGUAGES
 from trimtab_trainer.data.cleaning.shingles import said
 from trimtab_trainer.data.reading.formats import Row, conform, resolve
 from trimtab_trainer.data.reading.readers import Record
@@ -316,3 +320,22 @@ def test_a_side_of_one_labelled_row_is_refused_before_an_accelerator_is_asked_fo
     with pytest.raises(DataInvalid, match="the train side has 1 row") as caught:
         bench.prepare()
     assert caught.value.reason is Reason.DATASET_EMPTY
+
+
+def test_a_pair_is_in_the_group_of_its_first_answer_whatever_language_the_second_is_in() -> None:
+    english, german, empty = LANGUAGES.index("English"), LANGUAGES.index("German"), np.zeros(6, np.int64)
+    rows: Any = SimpleNamespace(
+        source=empty,
+        languages=np.array([english, german, english, english, german, english]),
+        lengths=empty + 10,
+        learned=empty + 4,
+        answers=np.zeros((6, 32), np.uint8),
+        columns={},
+        values={},
+    )
+    sides = {side: SimpleNamespace(rows=empty[:0]) for side in SIDES} | {"train": SimpleNamespace(rows=np.arange(6))}
+    selection: Any = SimpleNamespace(sides=sides)
+    request: Any = SimpleNamespace(training=SimpleNamespace(method=Method.DPO), columns=SimpleNamespace(counted=()))
+    found = groups_of(rows, selection, request)["language"]
+    assert {each["value"]: (each["rows"], each["tokens"]) for each in found} == {"English": (2, 40), "German": (1, 20)}
+    assert sum(each["share"] for each in found) == pytest.approx(1, abs=1e-3)

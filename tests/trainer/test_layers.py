@@ -298,3 +298,16 @@ def test_settings_that_cannot_go_together_are_refused_with_the_reason(case: str)
 
 def test_new_settings_at_their_defaults_are_not_written() -> None:
     assert LoraSettings().to_json() == {"rank": 16, "alpha": 32.0, "dropout": 0.05, "targetModules": ["all-linear"]}
+
+
+def test_what_is_used_past_an_adapter_is_refused_by_its_own_reason() -> None:
+    shapes = dense() | {
+        "model.layers.0.mamba.dt_proj.weight": [8, 8],
+        "model.layers.0.feed_forward.experts.0.up_proj.weight": [16, 8],
+    }
+    settings = LoraSettings.model_validate({"targetModules": ["dt_proj", "router"]})
+    with pytest.raises(SettingsInvalid) as caught:
+        target_modules(shapes, settings, {"model_type": "jamba"})
+    said = str(caught.value)
+    assert "dt_proj cannot be adapted in this kind of model, which uses its weights past an adapter" in said
+    assert "; router cannot be adapted in a mixture of experts" in said

@@ -120,7 +120,9 @@ def passed(figure: Figure, rows: int, options: argparse.Namespace) -> dict[int, 
         for each in resampling.distributions([part])[0]:
             for loss in LOSSES:
                 shifted = each.map(partial(_moved, figure, loss * options.tolerance))
-                p = p_at_least(shifted, options.tolerance, edge=figure.edge, span=figure.span)
+                p = p_at_least(
+                    shifted, options.tolerance, edge=figure.edge, span=figure.span, rows_have_scale=figure.span is None
+                )
                 # As the gate has it: an estimate beyond the limit never passes.
                 found[loss] += p <= ALPHA and shifted.estimate <= options.tolerance
     return {loss: count / options.draws for loss, count in found.items()}

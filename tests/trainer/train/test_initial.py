@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trimtab_trainer.base.layers import PAST_ADAPTER
 from trimtab_trainer.contract import Artifact, Reason, RunConfig
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.prepare import prepare
@@ -98,6 +99,15 @@ def test_another_shape_is_refused_before_there_is_a_gpu(
     with pytest.raises(SettingsInvalid, match=message) as caught:
         prepare(following(run, pinned(artifact), **lora), tmp_path, Report())
     assert caught.value.reason is reason
+
+
+def test_no_run_goes_on_from_an_adapter_of_layers_that_are_adapted_no_more(
+    first: tuple[StageRun, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, artifact = first
+    monkeypatch.setitem(PAST_ADAPTER, "llama", "q_proj")
+    with pytest.raises(SettingsInvalid, match=r"adapts q_proj .* no run can go on from it; leave initialAdapter out"):
+        prepare(following(run, pinned(artifact)), tmp_path, Report())
 
 
 def test_an_adapter_that_is_not_there_or_another_is_refused(first: tuple[StageRun, Artifact], tmp_path: Path) -> None:

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -28,73 +31,102 @@ NOTHING = 1e-6
 """Share of the largest gradient that is none: masked attention gives 0, but kernels differ in how they come to it."""
 
 
-def check_forward(model: LanguageModel, packing: bool) -> None:
+Refusal = tuple[str, Reason]
+Gather = Callable[[Refusal | None], list[Refusal | None]]
+
+
+def _alone(refusal: Refusal | None) -> list[Refusal | None]:
+    return [refusal]
+
+
+def check_forward(model: LanguageModel, packing: bool, gather: Gather = _alone) -> None:
     """Refuse a base model that this trainer would compute wrongly: short probes, and no trace of them.
 
     A model that is right under masks but not by rows, because some layer of it does not get the layout, goes on under
     masks.
+
+    Args:
+        gather: of several processes that train one model, what each of them found. All go on alike: what one draws
+            again all do, for a divided model is computed by all together.
 
     Raises:
         SettingsInvalid: BASE_MODEL_INVALID when its logits are not those of its output head, or depend on later tokens;
             SETTINGS_INVALID when packing is on and rows of one sequence influence each other (state-space models, say).
     """
     try:
-        _check(model, packing)
+        _check(model, packing, gather)
     except SettingsInvalid:
         if not model.attends_by_rows:
             raise
         model.attend_under_masks()
-        _check(model, packing)
+        _check(model, packing, gather)
 
 
-def _check(model: LanguageModel, packing: bool) -> None:
+def _check(model: LanguageModel, packing: bool, gather: Gather) -> None:
+    for draw in range(draws := 1 if model.compute_type is torch.float32 else DRAWS):
+        if (refused := _refused(partial(_probe_forward, model, packing, draw), model, gather)) is None:
+            break
+        if draw == draws - 1:
+            raise refused
+    if any(parameter.requires_grad for parameter in model.causal.parameters()):
+        refused = _refused(partial(_probe_backward, model, packing), model, gather)
+        if refused is not None:
+            raise refused
+
+
+def _refused(probe: Callable[[], None], model: LanguageModel, gather: Gather) -> SettingsInvalid | None:
+    """Return why a probe refuses the model, here or in another process; None where it refuses it in none."""
+    own: SettingsInvalid | None = None
     try:
-        for draw in range(draws := 1 if model.compute_type is torch.float32 else DRAWS):
-            try:
-                _probe_forward(model, packing, draw)
-                break
-            except SettingsInvalid:
-                if draw == draws - 1:
-                    raise
-        if any(parameter.requires_grad for parameter in model.causal.parameters()):
-            _probe_backward(model, packing)
+        probe()
+    except SettingsInvalid as error:
+        own = error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OF_THE_MACHINE):
             raise
-        raise SettingsInvalid(
+        own = SettingsInvalid(
             f"{type(model.causal).__name__} does not compute as causal language models do ({brief(error)}); this kind "
             "of base model is not supported",
             Reason.BASE_MODEL_INVALID,
-        ) from error
+        )
+        own.__cause__ = error
+    found = gather(None if own is None else (str(own), own.reason))
+    others = [SettingsInvalid(*refusal) for refusal in found if refusal is not None]
+    return own or next(iter(others), None)
 
 
 def _probe_forward(model: LanguageModel, packing: bool, draw: int) -> None:
-    """Compare what two ways to the same number give, of rows of random tokens; another `draw` is of others."""
+    """Compare what two ways to the same number give, of rows of random tokens; another `draw` is of others.
+
+    All is computed before anything is compared: of a divided model the other processes take part in it.
+    """
     vocabulary = model.causal.get_input_embeddings().weight.shape[0]
     generator = torch.Generator().manual_seed(draw)
     row = torch.randint(0, vocabulary, (3, 8), generator=generator).to(model.device)
     count = torch.arange(8, device=model.device)[None]
+    later = row[1:2].clone()
+    later[0, -1] = (later[0, -1] + 1) % vocabulary
+    # Not the row alone, whose sums are of other sizes and rounded otherwise: the first of two, as it sees none.
+    pairs = ((row[1], row[0]), (row[0], row[1]), (row[2], row[1])) if packing else ()
     model.causal.eval()
     with torch.no_grad(), model.arithmetic():
         hidden = model.hidden(_probe(row[1:2], count))[0]
         logits = model.causal(input_ids=row[1:2], position_ids=count, use_cache=False).logits[0].float()
-        if _differ(model.head(hidden).float(), logits):
-            raise SettingsInvalid(
-                f"{type(model.causal).__name__} does more to its logits than its output head; "
-                "this kind of base model is not supported",
-                Reason.BASE_MODEL_INVALID,
-            )
-        later = row[1:2].clone()
-        later[0, -1] = (later[0, -1] + 1) % vocabulary
-        if _differ(model.hidden(_probe(later, count))[0, :-1], hidden[:-1]):
-            raise _sees_later(model)
-        if packing:
-            # Not the row alone, whose sums are of other sizes and rounded otherwise: the first of two, as it sees none.
-            packed = [torch.cat(pair)[None] for pair in ((row[1], row[0]), (row[0], row[1]), (row[2], row[1]))]
-            both = [model.hidden(_probe(tokens, count.repeat(1, 2)))[0] for tokens in packed]
-            first, second, again = both[0][:8], both[1][8:], both[2][8:]
-            if _differ(second, again) or _differ(second, first):
-                raise _influences(model)
+        headed = model.head(hidden).float()
+        seen = model.hidden(_probe(later, count))[0, :-1]
+        both = [model.hidden(_probe(torch.cat(pair)[None], count.repeat(1, 2)))[0] for pair in pairs]
+    if _differ(headed, logits):
+        raise SettingsInvalid(
+            f"{type(model.causal).__name__} does more to its logits than its output head; "
+            "this kind of base model is not supported",
+            Reason.BASE_MODEL_INVALID,
+        )
+    if _differ(seen, hidden[:-1]):
+        raise _sees_later(model)
+    if both:
+        first, second, again = both[0][:8], both[1][8:], both[2][8:]
+        if _differ(second, again) or _differ(second, first):
+            raise _influences(model)
 
 
 def _probe_backward(model: LanguageModel, packing: bool) -> None:

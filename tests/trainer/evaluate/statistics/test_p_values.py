@@ -9,13 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from trimtab_trainer.contract import Threshold
 from trimtab_trainer.evaluate.scoring.measure import ratio
 from trimtab_trainer.evaluate.statistics import (
     MINIMUM_CLUSTERS,
     MINIMUM_WEIGHT,
     Array,
+    BrokenRow,
     Distribution,
+    Figure,
     Resampling,
+    bound_checks,
     p_at_least,
     p_at_most,
     rows_needed,
@@ -280,12 +284,36 @@ def skewed(shift: float) -> Distribution:
     return of_mean(values - found.estimate - shift * found.standard_error)
 
 
+def p_pass(found: Distribution, maximum: float, broken_row: BrokenRow) -> float:
+    """Return p of a figure without bounds at its maximum, as the gate has it."""
+    figure = Figure("t", "x", len(found.left_out), found, None, True, None, broken_row=broken_row)
+    threshold = Threshold.model_validate({"metric": "t/x", "maximum": maximum, "confidence": 0.95})
+    (check,) = bound_checks(0, threshold, figure)
+    assert check.p_pass is not None
+    return check.p_pass
+
+
 def test_a_bound_far_beyond_all_that_one_row_tells_is_excluded() -> None:
     """As of an adapter that halves the perplexity of all rows, of which one has a tenth of all tokens."""
-    assert p_at_least(skewed(25), 0.0) < 0.05
-    assert p_at_most(skewed(25).map(np.negative), 0.0) < 0.05
+    assert p_at_least(skewed(25), 0.0, rows_have_scale=True) < 0.05
+    assert p_at_most(skewed(25).map(np.negative), 0.0, rows_have_scale=True) < 0.05
+    assert p_pass(skewed(25), 0.0, BrokenRow(1.0)) < 0.05
 
 
 def test_a_bound_that_a_few_rows_like_the_farthest_reach_is_not() -> None:
-    assert p_at_least(skewed(5), 0.0) > 0.3
-    assert p_at_least(skewed(10), 0.0) > 0.05
+    assert p_at_least(skewed(5), 0.0, rows_have_scale=True) > 0.3
+    assert p_at_least(skewed(10), 0.0, rows_have_scale=True) > 0.05
+
+
+def test_of_errors_without_any_scale_no_bound_is_so_far_away_that_no_row_reaches_it() -> None:
+    assert p_at_least(skewed(25), 0.0) > 0.3
+    assert p_pass(skewed(25), 0.0, BrokenRow(math.inf)) > 0.3
+
+
+def test_squared_errors_at_their_maximum_pass_as_rarely_as_without_what_is_far() -> None:
+    """Of lognormal errors, sigma 1.5: those are lognormal with sigma 3, and most samples are far below their mean."""
+    draws = 1_000
+    squares = np.random.default_rng(12).lognormal(0, 1.5, (200, draws)) ** 2
+    p = [p_pass(found, math.exp(4.5), BrokenRow(math.inf)) for found in of_means(squares, resamples=400)]
+    # 6 to 8 %: such a tail is longer than those of which 5 % is promised. And twice the error that so many draws have.
+    assert np.mean(np.array(p) <= 0.05) <= 0.08 + 2 * math.sqrt(0.08 * 0.92 / draws)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from trimtab_trainer import probe
 from trimtab_trainer.base.architecture import read_shapes
 from trimtab_trainer.base.base_model import find_base_model
 from trimtab_trainer.base.layers import reach
@@ -380,6 +381,35 @@ def test_models_of_other_kinds_learn_the_same(tmp_path: Path, family: str) -> No
     (known, want), (divided, found) = learned(None), learned(Division(World()))
     assert divided == known
     assert_same(found, want)
+
+
+@pytest.mark.parametrize("refuses", [1, probe.DRAWS])
+def test_what_one_process_draws_again_all_do(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: int
+) -> None:
+    """In 16 bits one of them may refuse the first draw, and the others not; computed by all, they go on together."""
+    config, original = settings(tmp_path), probe._probe_forward
+
+    def body(world: World) -> tuple[list[int], str]:
+        base = load_base(tiny, config.quantization, torch.bfloat16, CPU, Division(world))
+        adapted = add_adapter(base, config.lora, torch.bfloat16, config.training.seed)
+        drawn: list[int] = []
+
+        def refusing(found: Any, packing: bool, draw: int) -> None:
+            drawn.append(draw)
+            original(found, packing, draw)
+            if world.rank == 0 and draw < refuses:
+                raise SettingsInvalid("rounded otherwise here")
+
+        monkeypatch.setattr(probe, "_probe_forward", refusing)
+        try:
+            check_forward(adapted, False, world.gather)
+        except SettingsInvalid as error:
+            return drawn, str(error)
+        return drawn, ""
+
+    again = (list(range(min(refuses + 1, probe.DRAWS))), "" if refuses < probe.DRAWS else "rounded otherwise here")
+    assert on_ranks(2, tmp_path / "two", body, patience=30) == [again, again]
 
 
 def test_layers_that_compute_in_another_order_are_refused_by_name(tiny: Path, tmp_path: Path) -> None:

@@ -15,11 +15,13 @@ from .families import TEXT, WITH_OTHERS, classes
 from .layers import (
     ALL_LINEAR,
     CONDITIONAL,
+    PAST_ADAPTER_WHY,
     Reach,
     Shapes,
     is_conditional,
     is_reached,
     matches,
+    past_adapter,
     reach,
     text_config,
 )
@@ -237,7 +239,11 @@ def target_modules(shapes: Shapes, lora: LoraSettings, config: Mapping[str, Any]
     if missing:
         there = sorted({name.rpartition(".")[2] for name in linear})
         out = sorted(target for target in missing if not is_reached(target, reached.left_out))
-        why = f"; {', '.join(out[:8])} cannot be adapted in {_kind(reached)}" if out else ""
+        past = past_adapter(config or {})
+        kept = [target for target in out if past is None or is_reached(target, {past})]
+        why = f"; {', '.join(kept[:8])} cannot be adapted in {_kind(reached)}" if kept else ""
+        if len(kept) < len(out):
+            why += f"; {past} cannot be adapted in this kind of model, {PAST_ADAPTER_WHY}"
         raise SettingsInvalid(
             f"lora.targetModules: the base model has no linear layer named {', '.join(missing[:8])}; it has "
             f"{', '.join(there[:24])}{why}",

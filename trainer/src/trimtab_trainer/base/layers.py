@@ -34,6 +34,7 @@ NAMES_OF_EXPERTS = ("down_proj", "gate_proj", "up_proj", "w1", "w2", "w3")
 PAST_ADAPTER = {"falcon_mamba": "dt_proj", "jamba": "dt_proj"}
 """By model type a layer of which the weights are used past the adapter, unless they are quantized: an adapter of it,
 learned over NF4, would say nothing on the same model in 16 bits."""
+PAST_ADAPTER_WHY = "which uses its weights past an adapter unless they are quantized"
 # fmt: off
 TAKEN_FOR_EXPERTS = frozenset({
     "afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe",
@@ -99,7 +100,7 @@ def reach(shapes: Shapes, config: Mapping[str, Any]) -> Reach:
         left_out.update(NAMES_OF_EXPERTS)
     if text.get("model_type") in STATE_SPACES:
         left_out.add("out_proj")
-    if past := PAST_ADAPTER.get(str(text.get("model_type"))):
+    if (past := past_adapter(config)) is not None:
         left_out.add(past)
     if any(INDEXER in name.split(".") for name in loaded):
         left_out.add(INDEXER)
@@ -117,6 +118,11 @@ def reach(shapes: Shapes, config: Mapping[str, Any]) -> Reach:
         others + sum(map(math.prod, loaded.values())),
         others,
     )
+
+
+def past_adapter(config: Mapping[str, Any]) -> str | None:
+    """Return the name of the layers of which the weights are used past an adapter; None where there are none."""
+    return PAST_ADAPTER.get(str(text_config(config).get("model_type")))
 
 
 def is_conditional(config: Mapping[str, Any]) -> bool:

@@ -158,7 +158,8 @@ class Loading:
         fuse_elementwise(model)
         if config.training.packing:
             model.attend_by_rows()
-        check_forward(model, config.training.packing)
+        self.world.meet(self.stop)  # they agree on what they find
+        check_forward(model, config.training.packing, self.world.gather)
         return model, base_hash
 
     def adapt(self, base: PreTrainedModel, files: BaseModel, compute_type: torch.dtype) -> Adapted:

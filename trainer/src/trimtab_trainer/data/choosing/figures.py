@@ -56,12 +56,14 @@ def used(selection: Selection) -> Int64:
 def groups_of(rows: Rows, selection: Selection, request: Request) -> dict[str, list[dict[str, Any]]]:
     """Return figures of the groups of rows that are used: by source, language, and columns that are named."""
     chosen, answers = used(selection), request.training.method.answers
+    # Answers of one row stay together, in the group of the first: their languages may differ.
+    firsts = np.repeat(chosen[::answers], answers)
     by: dict[str, tuple[Int64, tuple[str | None, ...]]] = {
-        "source": (rows.source[chosen].astype(np.int64), SOURCES),
-        "language": (rows.languages[chosen].astype(np.int64), LANGUAGES),
+        "source": (rows.source[firsts].astype(np.int64), SOURCES),
+        "language": (rows.languages[firsts].astype(np.int64), LANGUAGES),
     }
     for name in request.columns.counted:
-        by[f"{COLUMN}{name}"] = (rows.columns[name][chosen], rows.values[name])
+        by[f"{COLUMN}{name}"] = (rows.columns[name][firsts], rows.values[name])
     return {
         name: [
             {"value": "(none)" if values[code] is None else values[code], **_figures(rows, own, answers, len(chosen))}

@@ -69,7 +69,9 @@ def bound_checks(index: int, threshold: Threshold, figure: Figure) -> list[Check
 def _of_value(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
     low, high = figure.ends
     least = figure.least if low is None else low
-    below, above = partial(p_at_most, edge=high, span=figure.span), partial(p_at_least, edge=low, span=figure.span)
+    scale = figure.rows_have_scale
+    below = partial(p_at_most, edge=high, span=figure.span, rows_have_scale=scale)
+    above = partial(p_at_least, edge=low, span=figure.span, rows_have_scale=scale)
     for name, limit, best, worst, broken, kept in (
         ("minimum", threshold.minimum, high, low, below, above),
         ("maximum", threshold.maximum, low, high, above, below),
@@ -88,7 +90,7 @@ def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
     ):
         if limit is None:
             continue
-        loss, span = figure.loss(relative=relative), figure.span
+        loss, span, scale = figure.loss(relative=relative), figure.span, figure.rows_have_scale
         if span is not None and relative and figure.baseline is not None and figure.baseline.estimate:
             span = span / abs(figure.baseline.estimate)
         yield _Bound(
@@ -97,8 +99,8 @@ def _of_loss(threshold: Threshold, figure: Figure) -> Iterator[_Bound]:
             loss,
             limit,
             # One row can lose all of the range; while no row lost anything, the loss was not seen.
-            broken=partial(p_at_least, edge=0.0, span=span),
-            kept=partial(p_at_most, edge=span, span=None if span is None else 2 * span),
+            broken=partial(p_at_least, edge=0.0, span=span, rows_have_scale=scale),
+            kept=partial(p_at_most, edge=span, span=None if span is None else 2 * span, rows_have_scale=scale),
             value=figure.value_at(limit, relative=relative),
             share=_part(limit, span),
             end=None if figure.range is None else figure.range[0],

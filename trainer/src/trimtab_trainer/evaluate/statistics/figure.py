@@ -52,6 +52,11 @@ class Figure:
         return None if self.range is None else max(self.range) - min(self.range)
 
     @property
+    def rows_have_scale(self) -> bool:
+        """Tell whether it has no bound, and one row costs a finite amount of it however broken that is."""
+        return self.broken_row is not None and math.isfinite(self.broken_row.cost)
+
+    @property
     def change(self) -> Distribution | None:
         """Return target - baseline."""
         return None if self.baseline is None else self.target.against(self.baseline, np.subtract)

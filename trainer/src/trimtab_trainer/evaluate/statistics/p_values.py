@@ -15,8 +15,8 @@ from leaving out one cluster at a time. Additions keep its level in small sample
   that, were the truth at the bound, is then a lower limit of p (the rule of three);
 - where a few clusters decide a figure without bounds, the next sample may hold a larger one than this: from a skewness
   of the estimate on, its score is lowered in proportion (`_hidden_tail`);
-- where a bound is so far away that the score says nothing any more, the clusters that would have to make up the
-  distance are what is tested: of so many one would have been drawn (`_far`);
+- where a bound is so far away that the score says nothing any more, and rows have a scale, the clusters that would
+  have to make up the distance are what is tested: of so many one would have been drawn (`_far`);
 - where clusters are of uneven size, their variance is what a smooth function of their sizes says if that is more than
   they show: when the few large ones happen to be calm, they show too little (`_by_size`).
 
@@ -64,13 +64,20 @@ _NORMAL = NormalDist()
 
 
 def p_at_least(
-    distribution: Distribution, bound: float, *, edge: float | None = None, span: float | None = None
+    distribution: Distribution,
+    bound: float,
+    *,
+    edge: float | None = None,
+    span: float | None = None,
+    rows_have_scale: bool = False,
 ) -> float:
     """Return the p-value of "the truth is at least `bound`"; a small one excludes it.
 
     Args:
         edge: of a bounded figure, the value it has while the event that makes it larger was not seen.
         span: how much larger than `edge` one cluster's figure can be.
+        rows_have_scale: of a figure without bounds, whether one row costs a finite amount however broken it is. Where
+            it does not, as of errors, a row that was not drawn may be any number of times as far out as the others.
     """
     effective = distribution.effective_units
     if not math.isfinite(distribution.estimate) or effective < MINIMUM_CLUSTERS - ROUNDING:
@@ -105,15 +112,21 @@ def p_at_least(
         score /= _by_size(distribution)
     if span is None:
         score -= _hidden_tail(distribution)
-        return min(_NORMAL.cdf(-score), _far(distribution, bound))
+        return min(_NORMAL.cdf(-score), _far(distribution, bound) if rows_have_scale else 1.0)
     return max(floor, _NORMAL.cdf(-score))
 
 
 def p_at_most(
-    distribution: Distribution, bound: float, *, edge: float | None = None, span: float | None = None
+    distribution: Distribution,
+    bound: float,
+    *,
+    edge: float | None = None,
+    span: float | None = None,
+    rows_have_scale: bool = False,
 ) -> float:
     """Return the p-value of "the truth is at most `bound`"; the mirror image of `p_at_least`."""
-    return p_at_least(distribution.map(np.negative), -bound, edge=None if edge is None else -edge, span=span)
+    edge = None if edge is None else -edge
+    return p_at_least(distribution.map(np.negative), -bound, edge=edge, span=span, rows_have_scale=rows_have_scale)
 
 
 def _hidden_tail(distribution: Distribution) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.architecture import Targets
+from ...base.layers import PAST_ADAPTER, PAST_ADAPTER_WHY
 from ...contract import InitialAdapter, LoraSettings, RunConfig, StoredArtifact
 from ...errors import SettingsInvalid
 from ...evaluate.preparing.adapters import VerifiedAdapter, find_adapter
@@ -45,6 +46,11 @@ def check_initial_adapter(config: RunConfig, base_model_digest: str | None, targ
     names_of_joined = ("experts", "base_layer") if targets.parameters else ()
     joined = {name: has_modules.pop(name) for name in names_of_joined if name in has_modules}
     wanted_modules = Counter(name.rpartition(".")[2] for name in targets.modules)
+    if gone := set(has_modules) & targets.reached.left_out & set(PAST_ADAPTER.values()):
+        raise SettingsInvalid(
+            f"lora.initialAdapter at {initial.uri} adapts {', '.join(sorted(gone))} of a model {PAST_ADAPTER_WHY}, and "
+            "these are adapted no more, so no run can go on from it; leave initialAdapter out to train anew"
+        )
     if has_modules != wanted_modules or sum(joined.values()) != len(targets.parameters):
         raise _other(
             initial,
