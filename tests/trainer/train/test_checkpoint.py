@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,6 +155,36 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path: Path, case
     newest = Run(tmp_path, attempt=2).newest()
     assert newest is not None
     assert newest.state.step == 20
+
+
+def never_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no folder be removed, as NFS does not one that has a file which is still mapped."""
+
+    def not_empty(path: str, **_: object) -> NoReturn:
+        raise OSError(39, "Directory not empty", path)
+
+    monkeypatch.setattr(os, "rmdir", not_empty)
+
+
+def test_scratch_that_cannot_be_removed_afterwards_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, later = Run(tmp_path), Run(tmp_path, attempt=1)
+    with monkeypatch.context() as nfs:
+        never_removed(nfs)
+        run.save(10, (10, run.checkpoints.name(10)), loss=3.0)
+        run.save(20, (10, run.checkpoints.name(10)))
+        found = later.newest()
+    assert found is not None
+    assert (found.state.step, later.kept_best()) == (20, 10.0)
+    assert "scratch not removed" in run.log.getvalue()
+    assert "Directory not empty" in later.log.getvalue()
+
+
+def test_scratch_that_cannot_be_removed_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path)
+    never_removed(monkeypatch)
+    monkeypatch.setattr(run.store, "upload", fails)
+    with pytest.raises(StorageFailed, match="503"):
+        run.save(10)
 
 
 BestLost = Callable[[Run, Path], None]

@@ -11,6 +11,7 @@ import pytest
 from trimtab_operator.domain.plan import Create, EventsOf, WarnedSince
 from trimtab_operator.domain.views import PodView, format_time
 from trimtab_operator.domain.work.attempts.waiting import CONTAINER_EVENTS, NODE_EVENTS, VOLUME_EVENTS
+from trimtab_operator.domain.work.decide import UNWATCHED_SECONDS
 
 from tests.unit.domain.makers import World
 
@@ -162,6 +163,15 @@ def test_a_job_whose_pods_somebody_else_is_to_make_waits_for_that_one() -> None:
     assert (world.state, world.succeeded) == ("Queued", "Unknown")
     assert "example.com/other is to make them" in world.message
     assert world.change_job(active=1).settle().state == "Preparing"
+
+
+def test_pods_that_run_in_another_cluster_are_not_looked_for_here() -> None:
+    """MultiKueue mirrors what its Job has there: each ten seconds all of its children were listed, for days."""
+    world = World().settle().change_job(run_by="kueue.x-k8s.io/multikueue", active=1).after(20).settle()
+    made = world.decided()
+    assert not made.confirm
+    assert (made.look_again_seconds or 3600) > UNWATCHED_SECONDS
+    assert world.change_job(run_by="").decided().confirm
 
 
 NODE_TROUBLE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -23,7 +24,7 @@ from trimtab_operator.domain.views import (
     STAGE_LABEL,
     PodView,
 )
-from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, PODS, ApiError, Body, Resource, Unreachable
+from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, PODS, AlreadyExists, ApiError, Body, Resource, Unreachable
 from trimtab_operator.runtime.rounds.gate import summary_of
 
 from tests.resources import FINETUNEJOBS
@@ -218,34 +219,63 @@ def disowned(body: Body) -> Body:
     return {**body, "metadata": {**body["metadata"], "ownerReferences": []}}
 
 
-def reowned(body: Body) -> Body:
-    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "platform", "uid": "u", "controller": True}
-    return {**body, "metadata": {**body["metadata"], "ownerReferences": [owner]}}
-
-
-CHANGED_OWNERS = {"taken": disowned, "another": reowned}
-
-
-@pytest.mark.parametrize("change", CHANGED_OWNERS.values(), ids=CHANGED_OWNERS)
-async def test_a_creation_whose_answer_was_lost_and_whose_owner_a_policy_changed_counts_as_refused(
-    world: World, monkeypatch: pytest.MonkeyPatch, change: Callable[[Body], Body]
-) -> None:
-    """It would run for nobody, and its name be taken by something that nobody has made."""
-    world.changes[JOBS] = change
+def unheard(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lose the answer to the first creation of a Job; one whose name is taken was refused, and nobody heard that."""
     create, lost = world.api.create, [True]
 
-    async def unheard(resource: Resource, namespace: str, body: Body) -> Body:
-        answer = await create(resource, namespace, body)
-        if resource is JOBS and lost:
-            lost.clear()
-            raise Unreachable("create: connection reset")
-        return answer
+    async def once(resource: Resource, namespace: str, body: Body) -> Body:
+        if resource is not JOBS or not lost:
+            return await create(resource, namespace, body)
+        lost.clear()
+        with suppress(AlreadyExists):
+            await create(resource, namespace, body)
+        raise Unreachable("create: connection reset")
 
-    monkeypatch.setattr(world.api, "create", unheard)
+    monkeypatch.setattr(world.api, "create", once)
+
+
+async def test_a_creation_whose_answer_was_lost_and_whose_owner_a_policy_takes_counts_as_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would run for nobody, and its name be taken by something that nobody has made."""
+    world.changes[JOBS] = disowned
+    unheard(world, monkeypatch)
     await world.settle()
     assert world.jobs == []
     assert world.said[0] == "PodRefused"
     assert f"takes {NAME} its owner" in world.said[1]
+
+
+OTHERS: dict[str, Body] = {
+    "of an Evaluation": {"apiVersion": "trimtab.dev/v1alpha1", "kind": "Evaluation", "name": "a", "uid": "other"},
+    "of one of this name before": {
+        "apiVersion": "trimtab.dev/v1alpha1",
+        "kind": "FineTuneJob",
+        "name": "demo",
+        "uid": "gone",
+    },
+}
+
+
+@pytest.mark.parametrize("owner", OTHERS.values(), ids=OTHERS)
+async def test_after_a_creation_whose_answer_was_lost_what_is_anothers_is_left_to_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, owner: Body
+) -> None:
+    """An operator has made it in the same second, or by a clock that is ahead of ours."""
+    metadata = {
+        "namespace": NAMESPACE,
+        "name": NAME,
+        "creationTimestamp": "2026-01-05T12:00:05Z",
+        "managedFields": [{"manager": "trimtab-operator"}],
+        "ownerReferences": [{**owner, "controller": True}],
+    }
+    unheard(world, monkeypatch)
+    world.api.put(JOBS, {"metadata": metadata, "spec": {"template": {"spec": {}}}})
+    await world.settle()
+    world.now += timedelta(seconds=600)
+    await world.settle()
+    assert world.jobs == [NAME]
+    assert world.said[0] == "NameTaken"
 
 
 async def test_what_has_the_name_of_a_child_and_no_owner_is_told_of_as_that(world: World) -> None:

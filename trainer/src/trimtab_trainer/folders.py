@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -28,3 +29,19 @@ def emptied(folder: Path) -> Path:
     remove(folder)
     folder.mkdir(parents=True)
     return folder
+
+
+def tidy(folder: Path, warn: Callable[..., object]) -> None:
+    """Remove what can be removed of a folder that is of no use any more; what stays is told, and no error.
+
+    For `finally`, where an error would take the place of the first one, or of a success. NFS keeps a file that is still
+    mapped under another name, and its folder is not empty then. Where old files could do harm, `remove` comes before
+    the next use.
+
+    Args:
+        warn: called with a message and fields, once, where something stays.
+    """
+    errors: list[BaseException] = []
+    shutil.rmtree(folder, onerror=lambda _function, _path, raised: errors.append(raised[1]))
+    if errors := [error for error in errors if not isinstance(error, FileNotFoundError)]:
+        warn("scratch not removed, it takes room", folder=str(folder), error=str(errors[0]))

@@ -435,7 +435,7 @@ class Agent:
             for revision in share.revisions
             if revision.name in self._works
         )
-        parts, told = (share, *entries.values(), *revisions), self._told.get(share.rollout)
+        parts, told = (share, *entries.items(), *revisions), self._told.get(share.rollout)
         if told is None or parts != told.parts:
             answer = ShareAnswer(
                 namespace=share.namespace,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from trimtab_agent.documents import Refused
-from trimtab_agent.engine.table import PACKAGE
+from trimtab_agent.engine.table import PACKAGE, AliasTable
 from trimtab_agent.engine.vllm import VLLM
 from trimtab_agent.weights.store import AdapterStore
 
@@ -498,3 +498,15 @@ async def test_a_share_of_which_nothing_changed_is_answered_as_before(pod: Pod) 
     assert (dict(before.rollouts[1].aliases["two"].to), dict(after.rollouts[1].aliases)) == ({two.name("two"): 100}, {})
     await pod.server.stop()
     await pod.until(lambda: not pod.agent.truth().rollouts[0].revisions[0].loaded)
+
+
+async def test_an_alias_that_takes_the_place_of_another_is_told_by_its_own_name(pod: Pod) -> None:
+    """Of two that point at one revision all that is known is the same, but for the name."""
+    adapter = pod.publish()
+    await pod.serve(adapter)
+    entry = pod.agent._volume.table.aliases["guide"]
+    to = {adapter.name("guide"): 100}
+    share = pod.share(adapter, aliases={"guide": to, "guide-2": to})
+    for only in ("guide", "guide-2"):
+        pod.agent._volume.write(AliasTable({only: entry}))
+        assert set(pod.agent.truth_of(share).aliases) == {only}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -88,9 +90,9 @@ def test_a_file_that_is_shorter_than_its_listing_leaves_nothing(
     assert held(volume) == {}
 
 
-def test_what_a_fetch_that_was_killed_has_left_takes_no_room(
-    stored: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def killed_in_the_middle(stored: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return what a fetch has left that was killed."""
+
     def killed_at_it(store: FileStore, path: str, file: Path, **more: object) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("half of")
@@ -101,9 +103,51 @@ def test_what_a_fetch_that_was_killed_has_left_takes_no_room(
         if (process := os.fork()) == 0:
             fetch_base_model(at(stored), volume)
         assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
-    (volume / ".part-another-pod").mkdir()  # at it, on a volume that both share
+    (left,) = volume.iterdir()
+    return left
+
+
+def grows_old(folder: Path, seconds: float) -> None:
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_what_a_fetch_that_was_killed_has_left_takes_no_room_for_long(
+    stored: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grows_old(killed_in_the_middle(stored, volume, monkeypatch), 4000)
+    before = volume / f".part-{socket.gethostname()}"  # as earlier versions called theirs
+    others = [volume / f".part-{host}-{'0' * 32}" for host in ("another-pod", f"{socket.gethostname()}-2")]
+    for folder in (before, *others):
+        folder.mkdir()
+        grows_old(folder, 4000)
     fetch_base_model(at(stored), volume)
-    assert {path.name for path in volume.iterdir()} == {*FILES, ".part-another-pod"} - {"README.md"}
+    assert {path.name for path in volume.iterdir()} == {*FILES, *(each.name for each in others)} - {"README.md"}
+
+
+def test_a_download_in_progress_of_the_same_host_name_is_left_alone(
+    stored: Path, volume: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pods on a node's network have its name, and StatefulSets of one name in two namespaces may share a volume."""
+    other = killed_in_the_middle(stored, volume, monkeypatch)
+    os.utime(other, (time.time() - 4000,) * 2)  # it began long ago, and its file still grows
+    (half,) = (path for path in other.rglob("*") if path.is_file())
+    fetch_base_model(at(stored), volume)
+    assert half.read_text() == "half of"
+
+
+def test_a_download_that_cannot_be_tidied_away_ends_nothing_and_hides_no_error(
+    stored: Path, volume: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def not_empty(path: str, **_: object) -> None:
+        raise OSError(39, "Directory not empty", path)
+
+    monkeypatch.setattr(os, "rmdir", not_empty)
+    digest = fetch_base_model(at(stored), volume)
+    assert "scratch not removed" in caplog.text
+    assert fetch_base_model(at(stored, digest), volume) == digest
+    with pytest.raises(SettingsInvalid, match="TRIMTAB_BASE_MODEL_DIGEST"):
+        fetch_base_model(at(stored, f"sha256:{'0' * 64}"), volume)
 
 
 def command(uri: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -13,6 +13,7 @@ from trimtab_operator.api.adapterrollout import AdapterRollout, AdapterRolloutSt
 from trimtab_operator.domain.adapterrollout import plan
 from trimtab_operator.domain.adapterrollout.claims import Claim
 from trimtab_operator.domain.adapterrollout.delivery.documents import retired
+from trimtab_operator.domain.adapterrollout.observed import Refusal
 from trimtab_operator.domain.adapterrollout.status import fitted
 
 from tests.unit.domain.rollout.world import NAME, Counted, World, artifact, evaluation, revision, sha
@@ -81,6 +82,22 @@ def test_while_what_was_served_drains_nothing_is_looked_at_before_its_time_is_ov
         looks += 1
     assert looks == 1
     assert plan(world.observed(), world.now).look_again_seconds == 60.0
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_a_document_that_was_refused_is_tried_again_in_its_time_and_not_after_a_minute(draining: bool) -> None:
+    strategy = {"canarySeconds": 0, "drainSeconds": 300 if draining else 0}
+    world = World({"artifact": artifact("a")}, strategy=strategy).after(5)
+    assert (world.condition(), world.rollout.status.step is not None) == (("True", "Serving"), draining)
+    agent, share = world.agents[0], world.agents[0].shares[NAME]
+    left = share.revisions[0].model_copy(update={"name": C, "digest": sha("c")})
+    agent.shares[NAME] = share.model_copy(update={"revisions": (*share.revisions, left)})
+    sent = next(each.share for each in plan(world.observed(), world.now).documents if each.uid == agent.uid)
+    agent.refusal = Refusal("Unreachable", "no answer", sent, world.now + timedelta(seconds=8))
+    made = plan(world.observed(), world.now)
+    assert (made.documents, made.look_again_seconds) == ((), 8.0)
+    world.now += timedelta(seconds=8)
+    assert [each.uid for each in plan(world.observed(), world.now).documents] == [agent.uid]
 
 
 def test_a_second_revision_takes_canary_traffic_for_its_time_and_then_everything() -> None:

@@ -34,7 +34,7 @@ from torch import Tensor
 from ..contract import RunConfig
 from ..contract.parsing import read_object
 from ..errors import StorageFailed, TrainerError
-from ..folders import emptied, remove
+from ..folders import emptied, remove, tidy
 from ..progress import ProgressBoard
 from ..report import Report
 from ..storage import (
@@ -298,7 +298,7 @@ class Checkpoints:
             except TrainerError as error:  # more is kept than was asked for: no reason to stop
                 self._report.warn("old checkpoints not deleted", error=str(error))
         finally:
-            remove(folder)
+            tidy(folder, self._report.warn)
 
     def _stored_best(self, best: Best) -> str:
         """Return the name under which the best weights are stored; they are stored now if they are not.
@@ -389,7 +389,7 @@ class Checkpoints:
                 self._report.warn("checkpoint is damaged, trying the one before", checkpoint=name, error=str(error))
                 continue
             finally:
-                remove(folder)
+                tidy(folder, self._report.warn)
             self._whole.add(name)
             state = self._with_best_at_hand(checkpoint.state, names[index:])
             self._mine = {
@@ -425,6 +425,7 @@ class Checkpoints:
         found = []
         folder = self._scratch / "state"
         for name in names:
+            remove(folder)
             try:
                 fetch(self.store, f"{self._prefix}/{name}", folder, wanted=lambda path: path == STATE_FILE)
                 state = TrainingState.model_validate(
@@ -433,7 +434,7 @@ class Checkpoints:
             except UNREADABLE:
                 continue
             finally:
-                remove(folder)
+                tidy(folder, self._report.warn)
             if state.validation_loss is not None and state.evaluated_step == state.step:
                 found.append(Best(step=state.step, loss=state.validation_loss, checkpoint=name))
         for best in sorted(found, key=lambda best: best.loss):
@@ -460,6 +461,7 @@ class Checkpoints:
 
     def _fetch_best(self, name: str) -> None:
         folder = self._scratch / "best"
+        remove(folder)
         try:
             if not NAME.fullmatch(name) or not fetch(self.store, f"{self._prefix}/{name}", folder, wanted=is_weights):
                 raise ValueError(f"its best checkpoint {name} is gone")
@@ -467,7 +469,7 @@ class Checkpoints:
             self._keep_best_of(folder)
             self._whole.add(name)
         finally:
-            remove(folder)
+            tidy(folder, self._report.warn)
 
 
 def short_uid(uid: str) -> str:

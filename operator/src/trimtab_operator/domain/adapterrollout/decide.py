@@ -48,7 +48,9 @@ def plan(observed: Observed, now: datetime) -> Plan:
             status=told.to_json(),
             documents=leaving,
             notes=notes(rollout, told),
-            look_again_seconds=WITHOUT_KEY_SECONDS if not observed.can_sign else AT_REST_SECONDS,
+            look_again_seconds=min(
+                WITHOUT_KEY_SECONDS if not observed.can_sign else AT_REST_SECONDS, _refused_again(observed, now)
+            ),
             confirm=bool(leaving),
             follows_up=False,
         )
@@ -78,12 +80,20 @@ def _look_again(observed: Observed, told: AdapterRolloutStatus, sends: bool, now
     moving = bool(observed.matching) and ready is not None and ready.reason == RolloutReason.MOVING
     if sends or moving:
         return LOOK_AGAIN_SECONDS
+    rest = min(_at_rest(told), _refused_again(observed, now))
     if step is None:
-        return _at_rest(told)
+        return rest
     if step.phase is Phase.DRAINING and ready is not None and ready.reason == RolloutReason.SERVING:
         left = observed.rollout.spec.strategy.drain_seconds - seconds_in(step, now)
-        return min(_at_rest(told), max(LOOK_AGAIN_SECONDS, left))
+        return min(rest, max(LOOK_AGAIN_SECONDS, left))
     return LOOK_AGAIN_SECONDS
+
+
+def _refused_again(observed: Observed, now: datetime) -> float:
+    """Return in how many seconds a document that was refused, or not answered, is worth another try."""
+    times = (pod.refusal.again for pod in observed.matching if pod.refusal is not None)
+    left = [(again - now).total_seconds() for again in times if again is not None and again > now]
+    return max(LOOK_AGAIN_SECONDS, min(left, default=AT_REST_SECONDS))
 
 
 def _at_rest(status: AdapterRolloutStatus) -> float:

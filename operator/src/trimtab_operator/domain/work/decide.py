@@ -83,10 +83,13 @@ def _with_adoptions(observed: Observed[Any], made: Plan, now: datetime) -> Plan:
 
 
 def _is_unseen(attempt: Attempt, now: datetime) -> bool:
-    """Tell whether a Job has pods that no watch tells of: a policy may have taken the label that selects them."""
+    """Tell whether a Job has pods that no watch tells of: a policy may have taken the label that selects them.
+
+    Those of a Job that another controller runs are in another cluster (MultiKueue), and only its counts are here.
+    """
     created = attempt.created
     late = created is not None and (now - created).total_seconds() > UNWATCHED_SECONDS
-    return late and attempt.live and attempt.job.active > len(attempt.current)
+    return late and not attempt.job.run_by and attempt.live and attempt.job.active > len(attempt.current)
 
 
 def _beside(kind: Particulars[J, S], observed: Observed[J], made: Plan, now: datetime) -> Plan:

@@ -104,7 +104,7 @@ class Actor:
         except AlreadyExists:
             created = await self._what_is_there(resource, body)
         except Unreachable:
-            made = await self._made_unheard(resource, namespace, name, begun)
+            made = await self._made_unheard(resource, body, begun)
             if made is None:
                 raise
             created = made
@@ -114,13 +114,13 @@ class Actor:
             await self._refuse_another(resource, created, body, about)
         self._learn_of_child(resource, created)
 
-    async def _made_unheard(self, resource: Resource, namespace: str, name: str, begun: datetime) -> Body | None:
+    async def _made_unheard(self, resource: Resource, body: Body, begun: datetime) -> Body | None:
         """Return what a creation without an answer has made, None where it is not known to have made anything."""
         try:
-            found = await self._kube.get(resource, namespace, name)
+            found = await self._kube.get(resource, body["metadata"]["namespace"], body["metadata"]["name"])
         except (ApiError, Unreachable):
             return None
-        return found if was_made_here(found, begun) else None
+        return found if was_made_here(found, body, begun) else None
 
     async def _what_is_there(self, resource: Resource, body: Body) -> Body:
         """Return the object that has the name of what is to be created, if it can be used in its place."""

@@ -8,12 +8,16 @@ from ...domain.views import INPUTS_LABEL, JobView, controller_of, parse_time
 from ..kube import JOBS, USER_AGENT, Body, Resource
 
 
-def was_made_here(found: Body, since: datetime) -> bool:
-    """Tell whether an object was created by an operator since then.
+def was_made_here(found: Body, asked: Body, since: datetime) -> bool:
+    """Tell whether an object may be what an operator was asked to create since then.
 
-    Times of the API server have whole seconds and a clock of its own: what is not known to be ours is left alone.
+    Times of the API server have whole seconds and a clock of its own: what is not known to be ours is left alone. So is
+    what another controller has: two owners' children may have one name, and an operator has made both.
     """
-    metadata = found["metadata"]
+    metadata, controller = found["metadata"], controller_of(found)
+    owners = {owner["uid"] for owner in asked["metadata"].get("ownerReferences") or ()}
+    if controller is not None and controller[2] not in owners:
+        return False
     made = parse_time(metadata.get("creationTimestamp"))
     by = {each.get("manager") for each in metadata.get("managedFields") or ()}
     return made is not None and made >= since.replace(microsecond=0) and USER_AGENT in by
