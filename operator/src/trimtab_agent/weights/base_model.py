@@ -23,7 +23,7 @@ from .. import logs
 
 log = logging.getLogger("trimtab_agent")
 
-LEFT_SECONDS = 3600.0
+LEFT_SECONDS = 600.0
 """A download in which no file has changed for so long is nobody's any more."""
 
 
