@@ -63,7 +63,8 @@ IDIOMS = (
     rf"\b(if|when|whenever|unless|until|why|what|things?) (i|we) ?{NOT}( \w+)?",
     # "I can't wait", "I cannot stress enough", "I can't tell you how glad I am", "I won't lie"
     rf"{SOMEBODY} (wait|believe|imagine|overstate|over-?emphasi[sz]e|complain|judge|spoil|repeat|argue with)\b",
-    rf"{SOMEBODY} ((bore|keep|blame) you|(go into|list) (all|every)|pretend (it|that|this)|sugar-?coat (it|this|that)|lie([^\w ]|$))",
+    rf"{SOMEBODY} ((bore|keep|blame) you|(go into|list) (all|every)|pretend (it|that|this)|lie([^\w ]|$))",
+    rf"{SOMEBODY} sugar-?coat (it|this|that)\b",
     rf"{SOMEBODY}( [\w'-]+){{1,8}} enough\b",
     rf"{SOMEBODY} (help (it|but|\w+ing)|say no|say (that )?i|speak for|go wrong|do without)\b",
     rf"{SOMEBODY} (go into|tell you how) (all|too|much|many|more|often|detail|glad|happy|proud|grateful|excited)\b",
