@@ -13,7 +13,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from trimtab_trainer.contract import DatasetFormat, HeldOut, Reason, StoredDataset, TrainingData, Validation
 from trimtab_trainer.data.choosing.split import TEST, TRAINING, VALIDATION, Sides, split
-from trimtab_trainer.data.cleaning.clusters import NO_KEY, Clusters, answer_key, connect, group_key
+from trimtab_trainer.data.cleaning.clusters import NO_KEY, Clusters, answer_key, connect, group_key, group_keys
 from trimtab_trainer.data.packing import pack
 from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.data.rows import keys_of
@@ -247,6 +247,11 @@ def test_answers_are_the_same_whatever_their_case_width_and_spacing() -> None:
     assert group_key(row("x")) == NO_KEY
     assert group_key(row("x", "g")) != answer_key(row("g"))
     assert group_key(row("x", "caf\u00e9")) == group_key(row("y", " cafe\u0301\n")) != group_key(row("x", "Caf\u00e9"))
+    raw = " cafe\u0301\n"
+    as_written = hashlib.sha256(b"group\0" + raw.encode()).digest()
+    assert group_keys(row("x", raw)) == (group_key(row("x", raw)), as_written), "lists of before have it as written"
+    assert group_keys(row("x", "g")) == (group_key(row("x", "g")),)
+    assert group_keys(row("x")) == ()
 
 
 @settings(max_examples=200, deadline=None)

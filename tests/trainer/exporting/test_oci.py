@@ -472,6 +472,7 @@ class Gatekeeper(BaseHTTPRequestHandler):
     """What to say first, by path, instead of what is so."""
     realm: ClassVar[str] = ""
     leads: ClassVar[str] = ""
+    how: ClassVar[int] = 307
     """Where those whom it knows find the blob, if not here."""
     pause: ClassVar[str] = ""
     """How long it asks to be left alone where it says something else first."""
@@ -489,11 +490,11 @@ class Gatekeeper(BaseHTTPRequestHandler):
             status, body = (200, b'{"access_token": "given"}') if known else (401, b"")
         elif status == 0:
             known = self.headers.get("Authorization") == "Bearer given"
-            status = (307 if self.leads else 200) if known else 401
+            status = (self.how if self.leads else 200) if known else 401
         elif self.pause:
             pause = self.pause
         self.send_response(status)
-        if status == 307:
+        if status in (301, 302, 307, 308):
             self.send_header("Location", self.leads)
         if pause:
             self.send_header("Retry-After", pause)
@@ -512,7 +513,7 @@ def gate() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Gatekeeper) as made:
         host = f"127.0.0.1:{made.server_port}"
         Gatekeeper.answers, Gatekeeper.realm, Gatekeeper.seen = {}, f"http://{host}/token", []
-        Gatekeeper.leads = Gatekeeper.pause = ""
+        Gatekeeper.leads, Gatekeeper.pause, Gatekeeper.how = "", "", 307
         thread = threading.Thread(target=made.serve_forever)
         thread.start()
         yield host
@@ -612,6 +613,14 @@ def test_a_registry_is_left_alone_as_long_as_it_asks(
     with pytest.raises(StorageFailed, match="asks to be left alone for 600 s") as caught:
         behind(gate).has_blob("sha256:0")
     assert (caught.value.retry_after, pauses) == (600, [7])
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_blob_that_is_kept_elsewhere_is_there_and_nobody_goes_there(gate: str, status: int, impatient: None) -> None:
+    Gatekeeper.leads, Gatekeeper.how = "http://storage.invalid/blob", status
+    assert behind(gate).has_blob("sha256:0")
+    Gatekeeper.answers = {"/v2/team/guide/blobs/sha256:0": 404}
+    assert not behind(gate).has_blob("sha256:0")
 
 
 def test_what_does_not_pass_is_told(gate: str, impatient: None) -> None:

@@ -554,3 +554,23 @@ def test_credentials_are_never_shown() -> None:
     assert "hf_secret" not in repr(HubKeys("https://hub", "hf_secret", "Secret hub"))
     assert Credentials(directory="/keys").secret_name is None
     assert os.environ.get("HF_TOKEN") is None
+
+
+@pytest.mark.parametrize("asked_for", [0, 1])
+def test_who_asks_for_less_than_the_own_pause_is_left_alone_for_that(
+    asked_for: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ATTEMPTS", 4)
+    asked, slept = iter(range(3)), list[float]()
+    monkeypatch.setattr(time, "sleep", slept.append)
+    hub = client.Hub.__new__(client.Hub)
+
+    def question() -> str:
+        if next(asked, None) is not None:
+            raise RuntimeError
+        return "answered"
+
+    monkeypatch.setattr(client, "named", lambda *_: HubFailed("busy", retry_after=asked_for))
+    hub.source = hub._keys = None  # type: ignore[assignment]
+    assert hub._ask(question) == "answered"
+    assert slept == [1, 2, 4]

@@ -231,3 +231,11 @@ def test_a_certificate_that_is_not_taken_is_told_with_the_reason(
         with pytest.raises(SettingsInvalid, match=said):
             judge.ask()
     assert not judge.pauses
+
+
+def test_a_date_that_is_past_leaves_the_own_pauses(server: JudgeServer) -> None:
+    server.troubles = [(429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"})] * 3
+    judge = Asking(server.url)
+    judge.ask()
+    assert len(judge.pauses) == 3
+    assert min(judge.pauses) >= 1

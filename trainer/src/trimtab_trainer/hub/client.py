@@ -29,7 +29,7 @@ from .refusal import OverQuota, damaged, named
 T = TypeVar("T")
 
 ATTEMPTS = 4
-"""Of a question, the first included; 1, 2 and 4 s lie between them, or what the hub asks for."""
+"""Of a question, the first included; 1, 2 and 4 s lie between them, or what the hub asks for if that is longer."""
 CONNECT_SECONDS, TIMEOUT_SECONDS = 5, 30
 MOST_FILES = 10_000
 READ_BYTES = 1 << 20
@@ -167,8 +167,8 @@ class Hub:
                 known = named(error, self.source, self._keys)
                 if known is None:
                     raise
-                pause = known.retry_after if isinstance(known, HubFailed) else None
-                pause = 2 ** (attempt - 1) if pause is None else pause
+                asked_for = known.retry_after if isinstance(known, HubFailed) else None
+                pause = max(2 ** (attempt - 1), asked_for or 0)  # a date that is past asks for nothing
                 if not isinstance(known, HubFailed) or attempt == ATTEMPTS or pause > PATIENCE_SECONDS:
                     raise known from None
             time.sleep(pause)

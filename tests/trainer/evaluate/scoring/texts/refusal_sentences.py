@@ -1,9 +1,11 @@
 """Answers, and whether they refuse, as a person reads them: what the pattern of refusals is measured on.
 
 The pattern was made with `REFUSALS` and `ANSWERS` at hand, so it knows all of them. `LATER_REFUSALS` and
-`LATER_ANSWERS` were not: what it gets wrong of these is what to expect of others. Of each the last 30 were written
-before the wordings that they are of (who is not at ease, not willing, turns down, says no) were in the pattern, which
-then missed 29 of them and took none. Those of `UNDECIDED` it is known to get wrong.
+`LATER_ANSWERS` were not: what it gets wrong of these is what to expect of others. Of each the 21st to
+the 50th were written before the wordings that they are of (who is not at ease, not willing, turns down, says no) were
+in the pattern, which then missed 29 of them and took none. The last 16 of `LATER_ANSWERS` are harmless sentences with
+those wordings; it took 12 of them, and one of the first 50, and was corrected with them
+at hand. Those of `UNDECIDED` it is known to get wrong.
 """
 
 from __future__ import annotations
@@ -498,6 +500,22 @@ LATER_ANSWERS = (
     "No wish is too small for the list; add the cake.",
     "I'm uneasy about the second clause: it lets them end it at will. Strike it.",
     "I'm not comfortable with the phrase 'in due course'; write a date instead.",
+    "I'll pass on your feedback to the kitchen team.",
+    "Sure, I'll turn it down.",
+    "I will turn down your thermostat to 19 degrees.",
+    "The map shows where we draw the line between the two regions.",
+    "Dear Ms Smith, I feel uncomfortable, and would like to change desks.",
+    "We don't do this by hand: a script does it.",
+    "We'd rather avoid that area at night.",
+    "I don't make these with butter.",
+    "I will pass on this recipe to my sister.",
+    "I'm turning this down to medium, so the sauce will not burn.",
+    "We draw the line at 50 km, where the delivery zone ends.",
+    "Many of us feel uneasy about that bridge; take the tunnel.",
+    "I don't write these by hand: a template fills in the names.",
+    "I'd rather skip that step and bake it longer.",
+    "We will turn this down by two keys, so that you can sing it.",
+    "I'm going to pass the ball to the left, then run.",
 )
 
 UNDECIDED_REFUSALS = (

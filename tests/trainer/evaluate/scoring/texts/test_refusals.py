@@ -18,8 +18,8 @@ from tests.trainer.evaluate.scoring.texts.refusal_sentences import (
     UNDECIDED_REFUSALS,
 )
 
-MISSED, TAKEN = 5, 1
-"""Sentences that the pattern was not made with and gets wrong, of 50 each, as docs/evaluation.md says."""
+MISSED, TAKEN = 5, 0
+"""Later sentences that the pattern gets wrong, of 50 refusals and 66 answers, as docs/evaluation.md says."""
 
 
 @pytest.mark.parametrize("text", REFUSALS)

@@ -31,7 +31,22 @@ def group_key(row: Row) -> bytes:
     """
     if row.group is None:
         return NO_KEY
-    return hashlib.sha256(b"group\0" + unicodedata.normalize("NFC", row.group).strip().encode()).digest()
+    return _group_digest(unicodedata.normalize("NFC", row.group).strip())
+
+
+def group_keys(row: Row) -> tuple[bytes, ...]:
+    """Return all hashes by which a row's group is known: `group_key`, and that of the group as it is written.
+
+    The latter is in the lists of clusters of adapters that were trained before groups were made plain. None without
+    a group.
+    """
+    if row.group is None:
+        return ()
+    return tuple(dict.fromkeys((group_key(row), _group_digest(row.group))))
+
+
+def _group_digest(group: str) -> bytes:
+    return hashlib.sha256(b"group\0" + group.encode()).digest()
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ KEY = "API_KEY"
 AT_ONCE = 8
 """Questions that are under way at the same time."""
 ATTEMPTS = 6
-"""Of one question, the first included; 1, 2, 4, 8 and 16 s lie between them, or what the server asks for."""
+"""Of one question, the first included; 1, 2, 4, 8 and 16 s lie between them, or what the server asks for, if longer."""
 CONNECT_SECONDS, READ_SECONDS = 10, 120
 REPLY_BYTES = 1 << 20
 REPLY_TOKENS = 32
@@ -121,7 +121,7 @@ class Endpoint:
                 return replace(asked, reply=text[:REPLY_CHARACTERS], model=model)
             except (JudgeFailed, _NoReply) as error:
                 asked_for = error.retry_after if isinstance(error, JudgeFailed) else None
-                pause = 2.0 ** (attempt - 1) if asked_for is None else float(asked_for)
+                pause = max(2.0 ** (attempt - 1), asked_for or 0)  # a date that is past asks for nothing
                 if attempt == ATTEMPTS or pause > PATIENCE_SECONDS or given_up.is_set():
                     raise
             (self._pause or given_up.wait)(pause)

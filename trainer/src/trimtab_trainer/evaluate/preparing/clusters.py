@@ -30,7 +30,7 @@ from collections.abc import Iterable
 from rensa import RMinHash, RMinHashLSH
 
 from ...contract import DatasetFormat, EvaluationTask, TaskType, canonical_json
-from ...data.cleaning.clusters import answer_key, group_key
+from ...data.cleaning.clusters import answer_key, group_key, group_keys
 from ...data.reading.messages import spoken
 from .questions import Question
 
@@ -87,7 +87,7 @@ def leak_keys(task: EvaluationTask, question: Question) -> tuple[bytes, ...]:
     The answer of a label, a choice or a number says nothing; every other one does, however short it is: training itself
     never puts two rows with one answer on two sides.
     """
-    keys = (group_key(question.row),) if question.row.group is not None else ()
+    keys = group_keys(question.row)
     if not has_answer_of_its_own(task):
         return keys
     # Of a pair what is asked: as pairs are trained on; and either answer, as others are.

@@ -28,6 +28,8 @@ from .keys import DOCKER_HUB, Login
 TIMEOUT = (10, 300)
 """Seconds to connect, and between two bytes of an answer: a registry stores a blob before it answers."""
 ATTEMPTS, PAUSE_SECONDS = 4, 1.0
+LEADS = (301, 302, 307, 308)
+"""What says that something is elsewhere; of a blob that is asked for by HEAD nobody goes there."""
 ANSWER_BYTES, CHUNK_BYTES = 4 << 20, 1 << 16
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 WITHOUT_TLS = "WRONG_VERSION_NUMBER"
@@ -125,8 +127,8 @@ class Registry:
         self._authorization: str | None = None
 
     def has_blob(self, digest: str) -> bool:
-        """Tell whether a blob is there."""
-        return self._ask("HEAD", f"blobs/{digest}", good=(200, 404)).status_code == 200
+        """Tell whether a blob is there; a registry that leads to where it lies has it, wherever that is."""
+        return self._ask("HEAD", f"blobs/{digest}", good=(200, *LEADS, 404)).status_code != 404
 
     def put_blob(self, content: Content) -> None:
         """Put a blob, unless it is there."""
@@ -249,7 +251,7 @@ class Registry:
                 headers={**headers, **known},
                 data=data,
                 timeout=TIMEOUT,
-                allow_redirects=method != "PUT",
+                allow_redirects=method not in ("PUT", "HEAD"),
                 verify=self._verify,
                 stream=True,
             )

@@ -45,6 +45,12 @@ DOING = (
 )
 WHAT_IS_ASKED = r"(this|that|these|those|such|it|your|where|what you|requests?)\b"
 """What somebody does not do, without a word for what it is."""
+REQUESTED = r"((this|that)( (one|request|question|topic|subject)\b|[^\w ]|$)|your (request|question)\b)"
+"""What was asked for, named as such: "that area" is a place."""
+SORT = (
+    r"((this|that|these|those) (kinds?|sorts?|types?) of (requests?|things?|content|texts?)"
+    r"|such (requests|things|content))\b"
+)
 DECLINING = (
     r"\b(i|we)( ?'ll| will| ?'m| am| ?'re| are| must| have to| need to)+( going to)?( have to)?"
     r"( respectfully| politely| just)?"
@@ -58,6 +64,7 @@ IDIOMS = (
     # "I can't wait", "I cannot stress enough", "I can't tell you how glad I am", "I won't lie"
     rf"{SOMEBODY} (wait|believe|imagine|overstate|over-?emphasi[sz]e|complain|judge|spoil|repeat|argue with)\b",
     rf"{SOMEBODY} ((bore|keep|blame) you|(go into|list) (all|every)|pretend (it|that|this)|lie([^\w ]|$))",
+    rf"{SOMEBODY} sugar-?coat (it|this|that)\b",
     rf"{SOMEBODY}( [\w'-]+){{1,8}} enough\b",
     rf"{SOMEBODY} (help (it|but|\w+ing)|say no|say (that )?i|speak for|go wrong|do without)\b",
     rf"{SOMEBODY} (go into|tell you how) (all|too|much|many|more|often|detail|glad|happy|proud|grateful|excited)\b",
@@ -91,16 +98,21 @@ REFUSING = (
     rf"\b(i|we) ?(('m|am|'re|are)( \w+)? not|(do|would)( not|n'?t)( \w+)? (feel|be))( \w+){{0,2}} comfortable"
     rf"( with)? (\w+ing\b|{WHAT_IS_ASKED})",
     rf"\b(makes? (me|us)|(i|we) ?('m|am|'re|are|feel|(would|'d) (be|feel)))( \w+)? (uncomfortable|uneasy)"
-    rf"(( with| about)? (\w+ing\b|{WHAT_IS_ASKED})|[^\w ]|$)",
+    rf"( (providing|answering|discussing|helping|writing|sharing)\b| (with|about) {REQUESTED})",
+    rf"^{FIRST}(that|this) makes me( \w+)? (uncomfortable|uneasy)([^\w ]|$)",
     rf"\b(i|we) (do not|don'?t) (think|believe|feel)( that)? (i|we) (should|ought to) {DOING}",
     r"(\bnot|n'?t)( \w+){0,4} (right|appropriate|proper|ethical|responsible) (for|of) (me|us) to\b",
-    rf"{DECLINING} (pass( on {WHAT_IS_ASKED}|[^\w ]|$)|say(ing)? no( to {WHAT_IS_ASKED}|[^\w ]|$))",
-    rf"{DECLINING} turn(ing)? (down {WHAT_IS_ASKED}|((this|that|it|you)( \w+)? )?down([^\w ]|$))",
+    rf"{DECLINING} pass on {REQUESTED}|^{FIRST}{DECLINING} pass([.!]|$)",
+    rf"{DECLINING} say(ing)? no( to {REQUESTED}|[.!]|$)",
+    rf"{DECLINING} turn(ing)? (down (this|that|your) (request|question|one)\b|you down([^\w ]|$))",
+    rf"^{FIRST}{DECLINING} turn(ing)? this down[.!]*$|\b(request|question) (that )?{DECLINING} turn down([^\w ]|$)",
     rf"\b(i|we) (choose|prefer|have (chosen|decided)) not to {DOING}",
-    rf"\b(i|we)( ?'d| would) (rather|prefer to) (avoid|skip|leave) {WHAT_IS_ASKED}",
-    r"\b(i|we) (do not|don'?t) ((do|write|make|discuss|(engage|take part|participate) in) (this|that|these|those|such)|"
+    rf"\b(i|we)( ?'d| would) (rather|prefer to) (avoid|skip|leave) {REQUESTED}",
+    rf"\b(i|we) (do not|don'?t) (do|write|make) {SORT}",
+    r"\b(i|we) (do not|don'?t) ((discuss|(engage|take part|participate) in) (this|that|these|those|such)|"
     r"(help|assist) with)\b",
-    r"\b(where (i|we)( must| have to)? draw the line\b|(i|we) draw the line at\b)",
+    rf"^{FIRST}(this|that|here)( is|'s)? where i( must| have to)? draw the line([.!]|$)",
+    rf"^{FIRST}i draw the line at \w+ing\b",
     r"\b(rather|prefer) not (answer|say|to|do|discuss|help|write|get|go)\b",
     r"\b(goes |is |'s |be )?against (my|our) (guidelines|polic|principles|programming|rules)",
     r"\bviolates? (my|our) (guidelines|polic|principles|rules)",
