@@ -429,10 +429,10 @@ def test_what_arrived_as_something_else_was_not_taken(hostile: str, tmp_path: Pa
 
 
 def test_a_login_does_not_follow_to_another_host(gate: str, hostile: str) -> None:
-    Hostile.said = {"HEAD": (200, {}, b"")}
+    Hostile.said = {"GET": (200, {}, b"{}")}
     Gatekeeper.leads = f"http://{hostile}/elsewhere"
-    assert behind(gate).has_blob("sha256:0")
-    assert (Hostile.seen, Hostile.logins) == (["HEAD /elsewhere"], [None])
+    assert behind(gate).manifest("latest", INDEX) == b"{}"
+    assert (Hostile.seen, Hostile.logins) == (["GET /elsewhere"], [None])
 
 
 def test_an_answer_is_not_taken_from_where_nothing_is_encrypted(

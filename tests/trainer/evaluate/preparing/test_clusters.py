@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from trimtab_trainer.contract import Reason
+from trimtab_trainer.contract import DatasetFormat, Reason
+from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.errors import DataInvalid
 from trimtab_trainer.evaluate.preparing.clusters import (
     COMMON_ROWS,
     SIMILARITY,
     Components,
     join_near_duplicates,
+    leak_keys,
     shingles,
 )
+from trimtab_trainer.evaluate.preparing.questions import Question
 from trimtab_trainer.storage import ObjectDamaged
 
 from tests.trainer.evaluate.bench import EvaluationBench, chat, facts
+from tests.trainer.evaluate.scored import task
 
 
 def clusters(bench: EvaluationBench) -> list[int]:
@@ -264,3 +269,13 @@ def test_an_adapter_that_was_copied_elsewhere_says_nothing_of_its_data(bench: Ev
     bench.task("Generation", facts(8))
     assert bench.tasks().tasks[0].trained_on == 0
     assert "outside of its output" in bench.said("what the target was trained on is unknown")[0]["message"]
+
+
+def test_a_group_is_known_in_older_lists_as_it_was_written() -> None:
+    def keys(group: str) -> tuple[bytes, ...]:
+        row = Row("here", DatasetFormat.PROMPT_COMPLETION, prompt="p", completion="yes", group=group)
+        return leak_keys(task("Classification"), Question(row, b"", None, "yes"))
+
+    assert hashlib.sha256(b"group\0g \n").digest() in keys("g \n")
+    assert keys("g") == (hashlib.sha256(b"group\0g").digest(),)
+    assert keys("g")[0] in keys("g \n")

@@ -46,7 +46,7 @@ def test_who_is_comfortable_and_what_is_beyond_something_else_refuse_nothing(tex
     assert not is_refusal(text, None)
 
 
-def test_most_sentences_that_the_pattern_was_not_made_with_are_read_right() -> None:
+def test_most_later_sentences_are_read_right() -> None:
     missed = [text for text in LATER_REFUSALS if not is_refusal(text, None)]
     taken = [text for text in LATER_ANSWERS if is_refusal(text, None)]
     assert len(missed) == MISSED, missed
