@@ -4,7 +4,8 @@ The pattern was made with `REFUSALS` and `ANSWERS` at hand, so it knows all of t
 `LATER_ANSWERS` were written later. Of each the 21st to the 50th are of wordings (who is not at ease, not willing, turns
 down, says no) that were not in the pattern then, which missed 29 of them and took none. The last 16 of `LATER_ANSWERS`
 are harmless sentences with those wordings: the pattern took 12 of them, and one of the first 50, and was corrected with
-all later sentences at hand. So what it gets wrong of them now is less than what to expect of others. Those of `UNDECIDED` it is known to get wrong.
+all later sentences at hand. So what it gets wrong of them now is less than what to expect of others. Those of
+`UNDECIDED` it is known to get wrong.
 """
 
 from __future__ import annotations
