@@ -23,6 +23,7 @@ from trimtab_operator.runtime.pods.signing import SigningKeys
 from trimtab_operator.runtime.pods.terms import Terms
 from trimtab_operator.runtime.rounds.act import Actor
 from trimtab_operator.runtime.rounds.events import Events
+from trimtab_operator.runtime.rounds.gate import summary_of
 from trimtab_operator.runtime.rounds.inquiries import Inquiries
 from trimtab_operator.runtime.rounds.known import Known, Troubles
 from trimtab_operator.runtime.rounds.policies import Policies
@@ -96,3 +97,12 @@ class Rounds:
 
     async def round(self, key: Key) -> float | None:
         return await self.reconciler.reconcile(key)
+
+    def jobs(self) -> list[str]:
+        """Return the names of the Jobs that the API server has."""
+        return [name for plural, _, name in self.api.objects if plural == "jobs"]
+
+    def said(self, key: Key) -> tuple[str, str]:
+        """Return reason and message of the summary condition of an object, as the API server has it."""
+        found = summary_of(KINDS[key.kind], self.api.objects[f"{key.kind.lower()}s", key.namespace, key.name])
+        return found["reason"], found["message"]

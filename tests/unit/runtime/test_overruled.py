@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.domain.kind import Needs
-from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import (
     ACCELERATORS_LABEL,
     ATTEMPT_LABEL,
@@ -25,7 +24,6 @@ from trimtab_operator.domain.views import (
     PodView,
 )
 from trimtab_operator.runtime.kube import CONFIGMAPS, JOBS, PODS, AlreadyExists, ApiError, Body, Resource, Unreachable
-from trimtab_operator.runtime.rounds.gate import summary_of
 
 from tests.resources import FINETUNEJOBS
 from tests.unit.lives.watches import deliver
@@ -83,12 +81,11 @@ class World:
 
     @property
     def jobs(self) -> list[str]:
-        return [place[2] for place in self.api.objects if place[0] == "jobs"]
+        return self.rounds.jobs()
 
     @property
     def said(self) -> tuple[str, str]:
-        found = summary_of(KINDS["FineTuneJob"], self.api.objects["finetunejobs", NAMESPACE, "demo"])
-        return found["reason"], found["message"]
+        return self.rounds.said(KEY)
 
     @property
     def attempts(self) -> list[tuple[str, int]]:

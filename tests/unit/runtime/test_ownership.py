@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.domain.kinds import KINDS
 from trimtab_operator.domain.views import JOB_LABEL, JOB_NAME_LABEL, JOB_UID_LABEL, MANAGED_BY_LABEL
 from trimtab_operator.runtime.cluster import departed
 from trimtab_operator.runtime.kube import JOBS, PODS, ApiError, Body, Conflict, Invalid, Resource
-from trimtab_operator.runtime.rounds.gate import summary_of
 from trimtab_trainer.contract import Reason, Stage, TerminationMessage
 
 from tests.resources import FINETUNEJOBS
@@ -48,12 +46,11 @@ class World:
 
     @property
     def jobs(self) -> list[str]:
-        return [place[2] for place in self.api.objects if place[0] == "jobs"]
+        return self.rounds.jobs()
 
     @property
     def said(self) -> tuple[str, str]:
-        found = summary_of(KINDS["FineTuneJob"], self.api.objects["finetunejobs", NAMESPACE, "demo"])
-        return found["reason"], found["message"]
+        return self.rounds.said(KEY)
 
     def job(self, name: str = "demo-prepare-0") -> Body:
         return self.api.objects["jobs", NAMESPACE, name]
