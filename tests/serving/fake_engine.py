@@ -39,6 +39,7 @@ class Faults:
     answer_status: dict[str, int] = field(default_factory=dict)
     slow_answers_seconds: float = 0.0
     slow_models: dict[str, float] = field(default_factory=dict)
+    held_models: dict[str, asyncio.Event] = field(default_factory=dict)
     old_errors: bool = False
 
 
@@ -182,6 +183,8 @@ class FakeEngine:
         slow = max(self.faults.slow_answers_seconds, self.faults.slow_models.get(model, 0.0))
         if slow:
             await asyncio.sleep(slow)
+        if model in self.faults.held_models:
+            await self.faults.held_models[model].wait()
         if model not in self.loaded and model != BASE:
             text = f"The model `{model}` does not exist."
             await answer(send, 404, self._error(text, "NotFoundError", 404))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,21 @@ from tests.serving.asgi_server import AsgiServer
 from tests.serving.fake_engine import FakeEngine, with_app
 from tests.tasks import cancelled
 
-PACE = Pace(round=0.02, restore=0.5, unload=0.05, unload_busy=0.1, remove=0.2)
+PATIENCE_SECONDS = 60
+"""How long a pod is waited for: only what never comes takes so long."""
+RESTORE_SECONDS = 300
+"""When an alias is given up, by the pod's clock, which a test puts forward: no machine is so slow by itself."""
+PACE = Pace(round=0.02, restore=RESTORE_SECONDS, unload=0.05, unload_busy=0.1, remove=0.2)
+
+
+class CountedAgent(Agent):
+    """An agent of which a test can tell how often it has looked: how long a round takes depends on the machine."""
+
+    rounds = 0
+
+    async def round(self) -> None:
+        await super().round()
+        self.rounds += 1
 
 
 class Pod:
@@ -40,6 +55,8 @@ class Pod:
         self.sequence = 0
         self.options: dict[str, Any] = {}
         self.seeds = iter(range(1000))
+        self.timeouts = Timeouts(state=30, load=30, probe=30)
+        self.clock: Callable[[], float] = time.monotonic
 
     async def start_engine(self) -> None:
         faults = self.engine.faults
@@ -57,16 +74,26 @@ class Pod:
         shares = Shares(self.folder / "state", "team")
         shares.load()
         self.session = aiohttp.ClientSession()
-        timeouts = Timeouts(state=0.5, load=0.5, probe=0.5)
-        options = {"pace": PACE, "base_model_digest": BASE_DIGEST, **self.options}
-        engine = VLLM(self.session, self.server.url, token, timeouts=timeouts)
-        self.agent = Agent(volume=self.volume, store=self.store, engine=engine, shares=shares, **options)
+        usual = {"pace": PACE, "base_model_digest": BASE_DIGEST, "clock": lambda: self.clock(), "counts_seconds": 30}
+        options = {**usual, **self.options}
+        engine = VLLM(self.session, self.server.url, token, timeouts=self.timeouts)
+        self.agent = CountedAgent(volume=self.volume, store=self.store, engine=engine, shares=shares, **options)
         self.task = asyncio.create_task(self.agent.run())
 
     async def kill_agent(self) -> None:
         await cancelled(self.task)
         await self.agent.close()
         await self.session.close()
+
+    def pass_time(self, seconds: float) -> None:
+        """Put the agent's clock forward."""
+        clock = self.clock
+        self.clock = lambda: clock() + seconds
+
+    def stop_clock(self) -> None:
+        """Let the agent's clock stand still, until it is put forward."""
+        now = self.clock()
+        self.clock = lambda: now
 
     def publish(self, **changes: Any) -> Published:
         return publish(self.folder / "s3", next(self.seeds), **changes)
@@ -88,20 +115,26 @@ class Pod:
         }
         return read_share(json.dumps(document).encode())
 
-    async def until(self, condition: Callable[[], Any], seconds: float = 5) -> None:
+    async def until(self, condition: Callable[[], Any]) -> None:
         """Wait until something holds; the failure says what was true instead."""
-        end = asyncio.get_running_loop().time() + seconds
+        end = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while not condition():
             if asyncio.get_running_loop().time() > end:
                 raise AssertionError(json.dumps(self.agent.truth().to_json(), indent=1))
             await asyncio.sleep(0.01)
 
+    async def looks(self, times: int) -> None:
+        """Wait until the agent has begun and ended so many rounds more."""
+        end = self.agent.rounds + 1 + times  # one may be under way that has looked before
+        await self.until(lambda: self.agent.rounds >= end)
+
     async def at_rest(self) -> int:
-        """Wait until the truth has not changed for some rounds; return its version."""
+        """Wait until the engine has answered and some rounds have found nothing new; return the truth's version."""
+        await self.until(lambda: self.agent.truth().engine.answers)
         version = -1
         while version != self.agent.version:
             version = self.agent.version
-            await asyncio.sleep(0.1)
+            await self.looks(3)
         return version
 
     def revision(self, adapter: Published, rollout: str = "guide") -> dict[str, Any]:
@@ -142,11 +175,11 @@ class Pod:
             return False
 
     async def until_ready(self, want: bool = True) -> None:
-        for _ in range(500):
-            if await self.ready() == want:
-                return
+        end = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while await self.ready() != want:
+            if asyncio.get_running_loop().time() > end:
+                raise AssertionError(json.dumps(self.agent.truth().to_json(), indent=1))
             await asyncio.sleep(0.01)
-        raise AssertionError(json.dumps(self.agent.truth().to_json(), indent=1))
 
 
 @asynccontextmanager

@@ -51,9 +51,10 @@ async def test_the_process_comes_back_when_its_worker_is_killed_and_drains_when_
         process = subprocess.Popen([sys.executable, "-m", "trimtab_agent"], env=environment)
         try:
             await answers(port)
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            os.kill(int(children[0]), signal.SIGKILL)
-            await asyncio.sleep(0.2)
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            worker = children.read_text().split()[0]
+            os.kill(int(worker), signal.SIGKILL)
+            await pod.until(lambda: worker not in children.read_text().split())
             await answers(port)
             assert process.poll() is None
             process.terminate()

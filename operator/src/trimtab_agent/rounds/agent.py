@@ -106,6 +106,7 @@ class Agent:
         base_model_digest: str | None = None,
         require_share: bool = False,
         pace: Pace = Pace(),
+        counts_seconds: float = COUNTS_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._volume = volume
@@ -114,6 +115,7 @@ class Agent:
         self._shares = shares
         self._require_share = require_share
         self._pace = pace
+        self._counts_seconds = counts_seconds
         self._clock = clock
         self._bringer = Bringer(store, engine, base_model_digest, clock)
         self._works: dict[str, Work] = {}
@@ -453,7 +455,7 @@ class Agent:
         if self._seen is None:
             return None
         try:
-            async with asyncio.timeout(COUNTS_SECONDS):
+            async with asyncio.timeout(self._counts_seconds):
                 return GuardAnswer.model_validate(await self._engine.counts())
         except (EngineUnreachable, TimeoutError, ValidationError):
             return None

@@ -592,8 +592,9 @@ async def test_requests_that_run_are_seen_running(pod: Pod) -> None:
         return {"type": "http.disconnect"}
 
     task = asyncio.create_task(pod.call("POST", "/v1/completions", b"", receive=receive))
-    await asyncio.sleep(0.01)
-    assert (await counts_of(pod))[OLD]["running"] == 1
+    async with asyncio.timeout(60):
+        while (await counts_of(pod)).get(OLD, {}).get("running") != 1:
+            await asyncio.sleep(0)
     gate.set()
     await task
     assert (await counts_of(pod))[OLD]["running"] == 0

@@ -232,7 +232,7 @@ async def test_without_the_engines_key_no_body_is_read(
 ) -> None:
     pod.state = SimpleNamespace(args=SimpleNamespace(api_key=["sekret", "other"]))
     parts = [b'{"model":"guide"}'] if enters else []  # reading a body that never comes would hang
-    status, answered, body = await asyncio.wait_for(pod.call(*parts, headers=headers, path=path), 5)
+    status, answered, body = await asyncio.wait_for(pod.call(*parts, headers=headers, path=path), 60)
     assert status == (200 if enters else 401)
     assert bool(pod.engine.bodies) is enters
     if not enters:
@@ -244,7 +244,7 @@ async def test_the_key_of_the_environment_counts_where_no_argument_is(
     pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "sekret")
-    assert (await asyncio.wait_for(pod.call(), 5))[0] == 401
+    assert (await asyncio.wait_for(pod.call(), 60))[0] == 401
     assert (await pod.call(b"{}", headers=((b"authorization", b"Bearer sekret"),)))[0] == 200
 
 
@@ -304,7 +304,7 @@ async def test_a_body_that_never_ends_is_given_up(pod: Pod, monkeypatch: pytest.
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": []}
-    await asyncio.wait_for(pod.guard(scope, receive, send), 5)
+    await asyncio.wait_for(pod.guard(scope, receive, send), 60)
     assert (sent[0]["status"], dict(sent[0]["headers"])[b"connection"]) == (408, b"close")
     assert pod.engine.bodies == []
 
@@ -312,7 +312,7 @@ async def test_a_body_that_never_ends_is_given_up(pod: Pod, monkeypatch: pytest.
 @pytest.mark.parametrize("length", ["9" * 5000, "33554433", "999999999999999999"])
 async def test_a_length_beyond_the_bound_is_refused_unread(pod: Pod, length: str) -> None:
     headers = ((b"content-length", length.encode()),)
-    assert (await asyncio.wait_for(pod.call(headers=headers), 5))[0] == 413
+    assert (await asyncio.wait_for(pod.call(headers=headers), 60))[0] == 413
 
 
 EVENT = b'data: {"id":"1","model":"guide@aaaaaaaa","choices":[{"text":"\\"model\\":\\"guide@aaaaaaaa\\""}]}\n\n'

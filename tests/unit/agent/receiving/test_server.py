@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer, unused_port
+from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import REGISTRY
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, PublicKeys, Verifier, namespace_audience, sign_call, sign_mounted
 from trimtab_agent.receiving.mounted import MountedDocuments, read_labels
-from trimtab_agent.receiving.server import Server
+from trimtab_agent.receiving.server import LONGEST_WAIT, Server
 
 from tests.unit.agent.pod import Pod, running
 
@@ -98,11 +98,13 @@ async def test_calls_that_are_not_ours_change_nothing(caller: Caller) -> None:
 async def test_waiting_for_a_change_ends_with_it(caller: Caller) -> None:
     pod = caller.pod
     version = await pod.at_rest()
-    waiting = asyncio.create_task(caller.call("GET", "/v1/rollouts", query=f"?after={version}&waitSeconds=10"))
-    await asyncio.sleep(0.05)
+    query = f"?after={version}&waitSeconds={LONGEST_WAIT:g}"
+    waiting = asyncio.create_task(caller.call("GET", "/v1/rollouts", query=query))
+    await pod.looks(2)
     assert not waiting.done()
+    assert pod.agent.version == version
     await caller.put(pod.share(pod.publish()))
-    status, truth = await asyncio.wait_for(waiting, 9)
+    status, truth = await waiting
     assert status == 200
     assert truth["version"] > version
     assert (await caller.call("GET", "/v1/rollouts", query="?after=x"))[0] == 400
@@ -184,9 +186,9 @@ async def test_a_body_that_does_not_come_whole_is_refused_without_a_traceback(
     assert caller.server is not None
     runner = web.AppRunner(caller.server.application(), access_log=None)  # a TestServer cancels what others do not
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port := unused_port()).start()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(*runner.addresses[0])
         writer.write(f"PUT /v1/rollouts/guide HTTP/1.1\r\nHost: agent\r\n{headers}\r\n\r\n".encode() + body)
         await writer.drain()
         await asyncio.sleep(0.1)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from trimtab_agent.documents import Refused
 from trimtab_agent.engine.table import PACKAGE, AliasTable
-from trimtab_agent.engine.vllm import VLLM
+from trimtab_agent.engine.vllm import VLLM, ServedModel
+from trimtab_agent.rounds.revisions import LONGEST_PAUSE
 from trimtab_agent.weights.store import AdapterStore
 
-from tests.unit.agent.pod import Pod, running
+from tests.unit.agent.pod import PATIENCE_SECONDS, RESTORE_SECONDS, Pod, running
 
 
 @pytest.fixture
@@ -98,10 +101,10 @@ async def test_move_split_and_rollback_lose_no_request(pod: Pod) -> None:
     for alias in ({old.name("guide"): 50, new.name("guide"): 50}, new, old, new):
         pod.agent.accept(pod.share(old, new, alias=alias))
         assert alias is not new or (await pod.ask())[1] == new.name("guide")
-        await asyncio.sleep(0.05)
+        enough = len(answers) + 8
+        await pod.until(lambda enough=enough: len(answers) >= enough)  # type: ignore[misc]
     stop.set()
     await asyncio.gather(*clients)
-    assert len(answers) > 20
     assert {status for status, _ in answers} == {200}
     assert {model for _, model in answers} == {old.name("guide"), new.name("guide")}
 
@@ -137,9 +140,11 @@ async def test_a_restarted_engine_gets_everything_back_before_it_is_ready(pod: P
     await pod.serve(adapter)
     await pod.server.stop()
     await pod.until(lambda: not pod.agent.truth().to_json()["engine"]["answers"])
-    pod.engine.faults.load_hangs_seconds = 0.2
+    load = asyncio.Event()
+    pod.engine.faults.on_load = load.wait
     await pod.start_engine()
     assert not await pod.ready()
+    load.set()
     await pod.until_ready()
     assert await pod.ask() == (200, adapter.name("guide"))
 
@@ -153,7 +158,7 @@ async def test_a_proof_is_of_the_engine_that_gave_it(pod: Pod) -> None:
     assert pod.revision(new)["rank"] == 4
     await pod.server.stop()
     await pod.until(lambda: not pod.agent.truth().to_json()["engine"]["answers"])
-    pod.engine.faults.slow_answers_seconds = 0.3
+    answer = pod.engine.faults.held_models[new.name("guide")] = asyncio.Event()
     await pod.start_engine()
     await pod.until(lambda: pod.revision(new)["loaded"])
     assert not pod.revision(new)["probed"]
@@ -161,16 +166,20 @@ async def test_a_proof_is_of_the_engine_that_gave_it(pod: Pod) -> None:
         pod.agent.accept(pod.share(old, new, alias=new))
     assert await pod.ready()
     assert await pod.ask() == (200, old.name("guide"))
-    await pod.until(lambda: pod.proven(new), seconds=10)
+    answer.set()
+    await pod.until(lambda: pod.proven(new))
 
 
 async def test_an_engine_that_hangs_does_not_hide_the_truth(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never() -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr("trimtab_agent.rounds.agent.COUNTS_SECONDS", 0.1)
     await pod.until(lambda: pod.agent.truth().to_json()["engine"]["answers"])
     assert await pod.agent.counts() is not None
+    await pod.kill_agent()
+    pod.options = {"counts_seconds": 0.1}
+    await pod.start_agent()
+    await pod.until(lambda: pod.agent.truth().to_json()["engine"]["answers"])
     monkeypatch.setattr(VLLM, "counts", lambda engine: never())
     assert await asyncio.wait_for(pod.agent.counts(), 30) is None
 
@@ -187,11 +196,11 @@ async def test_a_version_is_never_told_twice(pod: Pod) -> None:
 async def test_an_engine_that_restarts_while_it_loads(pod: Pod) -> None:
     old, new = pod.publish(), pod.publish()
     await pod.serve(old)
-    pod.engine.faults.load_hangs_seconds = 5
+    pod.engine.faults.on_load = asyncio.Event().wait
     pod.agent.accept(pod.share(old, new, alias=old))
     await pod.until(lambda: ("POST", "/v1/load_lora_adapter") in pod.engine.calls[-3:])
     await pod.server.stop()
-    pod.engine.faults.load_hangs_seconds = 0
+    pod.engine.faults.on_load = None
     await pod.start_engine()
     await pod.until(lambda: pod.proven(old) and pod.proven(new))
     assert await pod.ask() == (200, old.name("guide"))
@@ -216,11 +225,13 @@ async def test_a_restarted_agent_changes_nothing_and_knows_everything(pod: Pod) 
 
 async def test_a_new_pod_is_not_ready_until_its_mounted_alias_answers(pod: Pod) -> None:
     adapter = pod.publish()
-    pod.engine.faults.load_hangs_seconds = 0.1
+    load = asyncio.Event()
+    pod.engine.faults.on_load = load.wait
     pod.agent.accept(pod.share(adapter, alias=adapter), mounted=True)
     assert "pending" in pod.table()["guide"]
     assert not await pod.ready()
     assert (await pod.ask())[0] == 503
+    load.set()
     await pod.until_ready()
     assert await pod.ask() == (200, adapter.name("guide"))
 
@@ -244,14 +255,18 @@ async def test_what_cannot_be_restored_stops_holding_the_pod_back(pod: Pod) -> N
     await pod.server.stop()
     pod.engine.faults.load_status, pod.engine.faults.load_message = 500, "out of memory"
     await pod.start_engine()
-    await pod.until_ready(False)
+    await pod.until(lambda: pod.failed(adapter) == "EngineFailed")
+    await pod.looks(3)
+    assert not await pod.ready()
+    pod.pass_time(RESTORE_SECONDS)
     await pod.until_ready()
     status, _ = await pod.ask()
     assert status == 503
     assert "out of memory" in pod.table()["guide"]["unavailable"]
     assert (await pod.ask("smol"))[0] == 200
     pod.engine.faults.load_status = 0
-    await pod.until(lambda: "to" in pod.table()["guide"], seconds=10)
+    pod.pass_time(LONGEST_PAUSE)
+    await pod.until(lambda: "to" in pod.table()["guide"])
     assert await pod.ask() == (200, adapter.name("guide"))
 
 
@@ -269,7 +284,8 @@ async def test_what_can_be_seen_in_the_files_never_reaches_the_engine(pod: Pod, 
     adapter = pod.publish(**changes)
     pod.agent.accept(pod.share(adapter))
     await pod.until(lambda: pod.failed(adapter) == reason)
-    await asyncio.sleep(0.1)
+    pod.pass_time(LONGEST_PAUSE)
+    await pod.looks(3)
     assert ("POST", "/v1/load_lora_adapter") not in pod.engine.calls
     with pytest.raises(Refused, match="not proven"):
         pod.agent.accept(pod.share(adapter, alias=adapter))
@@ -282,7 +298,8 @@ async def test_a_permanent_500_is_not_repeated_and_harms_no_other(pod: Pod) -> N
     pod.engine.faults.load_message = "The size of tensor a (576) must match the size of tensor b (640)"
     pod.agent.accept(pod.share(good, bad, alias=good))
     await pod.until(lambda: pod.failed(bad) == "BaseModelMismatch")
-    await asyncio.sleep(0.2)
+    pod.pass_time(LONGEST_PAUSE)
+    await pod.looks(3)
     assert pod.engine.calls.count(("POST", "/v1/load_lora_adapter")) == 2
     assert await pod.ask() == (200, good.name("guide"))
 
@@ -299,10 +316,13 @@ async def test_a_transient_500_is_repeated(pod: Pod) -> None:
 
 async def test_a_load_that_hangs_ends_in_time_and_its_late_success_is_seen(pod: Pod) -> None:
     adapter = pod.publish()
-    pod.engine.faults.load_hangs_seconds = 30
+    await pod.kill_agent()
+    pod.timeouts = replace(pod.timeouts, load=0.5)
+    await pod.start_agent()
+    pod.engine.faults.on_load = asyncio.Event().wait
     pod.agent.accept(pod.share(adapter))
     await pod.until(lambda: pod.failed(adapter) == "EngineFailed")
-    pod.engine.faults.load_hangs_seconds = 0
+    pod.engine.faults.on_load = None
     # the engine finished after the caller had given up
     pod.engine.loaded[adapter.name("guide")] = str(pod.store.folder(adapter.digest))
     pod.engine.markers[adapter.name("guide")] = "late"
@@ -371,7 +391,8 @@ async def test_a_harmed_engine_is_given_up_and_the_next_one_never_sees_the_cause
     await pod.start_engine()  # the kubelet does, for its liveness probe
     await pod.until_ready()
     assert await pod.ask() == (200, good.name("guide"))
-    await asyncio.sleep(0.1)
+    pod.pass_time(LONGEST_PAUSE)
+    await pod.looks(3)
     assert set(pod.engine.loaded) == {good.name("guide")}
 
 
@@ -427,12 +448,16 @@ async def test_files_that_nobody_thought_of_are_damaged_and_not_read_again_in_ev
         raise error
 
     monkeypatch.setattr(pod.store, "verify", verify)
+    pod.stop_clock()
     adapter = pod.publish()
     pod.agent.accept(pod.share(adapter))
     await pod.until(lambda: pod.failed(adapter) == "ArtifactDamaged")
     assert pod.revision(adapter)["failed"]["permanent"] == permanent
-    await asyncio.sleep(0.6)  # thirty rounds
-    assert reads <= 2
+    for tries in (1, 2, 3):  # a pause, another that is longer, and in each of them many rounds
+        await pod.until(lambda tries=tries: reads >= tries)  # type: ignore[misc]
+        await pod.looks(10)
+        assert reads == tries
+        pod.pass_time(LONGEST_PAUSE)
 
 
 async def test_a_probe_of_a_later_kind_is_not_asked_and_not_for_good(pod: Pod) -> None:
@@ -446,19 +471,18 @@ async def test_a_probe_of_a_later_kind_is_not_asked_and_not_for_good(pod: Pod) -
 
 async def test_a_slow_fetch_delays_no_other_revision(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, quick = pod.publish(), pod.publish()
-    fetch = AdapterStore.fetch
+    fetch, released = AdapterStore.fetch, threading.Event()
 
     def slowly(store: AdapterStore, uri: str, digest: str) -> Path:
         if digest == slow.digest:
-            import time
-
-            time.sleep(0.5)
+            assert released.wait(PATIENCE_SECONDS)
         return fetch(store, uri, digest)
 
     monkeypatch.setattr(AdapterStore, "fetch", slowly)
     pod.agent.accept(pod.share(slow, quick))
     await pod.until(lambda: pod.proven(quick))
     assert not pod.revision(slow)["verified"]
+    released.set()
     await pod.until(lambda: pod.proven(slow))
 
 
@@ -474,14 +498,24 @@ async def test_a_pod_may_have_to_wait_for_its_first_document(tmp_path: Path) -> 
         await pod.until_ready()
 
 
-async def test_changes_of_the_truth_wake_those_who_wait(pod: Pod) -> None:
+@pytest.mark.parametrize("took", [0.0, 0.3], ids=["soon", "slowly"])
+async def test_changes_of_the_truth_wake_those_who_wait(pod: Pod, took: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = VLLM.models
+
+    async def slowly(engine: VLLM) -> tuple[ServedModel, ...]:
+        await asyncio.sleep(took)
+        return await models(engine)
+
+    monkeypatch.setattr(VLLM, "models", slowly)
     adapter = pod.publish()
     version = await pod.at_rest()
-    waiting = asyncio.create_task(pod.agent.wait_for_change(version, 60))
-    await asyncio.sleep(0.05)
+    waiting = asyncio.create_task(pod.agent.wait_for_change(version, 600))
+    await pod.looks(2)
     assert not waiting.done()
+    assert pod.agent.version == version
     pod.agent.accept(pod.share(adapter))
-    await asyncio.wait_for(waiting, 30)
+    await asyncio.wait_for(waiting, PATIENCE_SECONDS)
+    assert pod.agent.version > version
 
 
 async def test_a_share_of_which_nothing_changed_is_answered_as_before(pod: Pod) -> None:

@@ -155,7 +155,7 @@ def publish(folder: Path, files: dict[str, bytes], more: tuple[Any, ...] = ()) -
     return digest_of(artifact)
 
 
-def bring(tmp_path: Path, digest: str, seconds: float = 20) -> Work:
+def bring(tmp_path: Path, digest: str, seconds: float = 120) -> Work:
     """Let the agent bring in what lies in the folder `s3`."""
     store = AdapterStore(tmp_path / "volume")
     store.prepare()
