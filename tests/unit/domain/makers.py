@@ -243,7 +243,7 @@ class World:
         if not mine:
             name = f"{job.name}-x{len(self.pods)}"
             fresh = PodView("team", name, f"uid-{name}", job.uid, job.name, "demo", created=self.now, index=index)
-            self.pods.append(replace(fresh, **fields))
+            self.pods.append(replace(fresh, **{"owner_kind": job.owner_kind, "stage": job.stage, **fields}))
         else:
             self.pods[self.pods.index(mine[-1])] = replace(mine[-1], **fields)
         return self

@@ -19,7 +19,7 @@ from trimtab_operator.domain.work.building.inputs import config_inputs, job_inpu
 from trimtab_operator.domain.work.building.job import build_job
 from trimtab_operator.domain.work.building.peers import build_peers
 from trimtab_operator.domain.work.staged import needs
-from trimtab_trainer.contract import TRAIN_LIMITS, Reason, Stage, TrainLimits
+from trimtab_trainer.contract import TRAIN_LIMITS, Reason, Stage, Summary, TrainLimits
 from trimtab_trainer.training.distributed.nodes import Nodes, nodes
 
 from tests.unit.domain.makers import PREPARED, SETTINGS, UID, World, evaluation, finetunejob
@@ -110,6 +110,7 @@ def test_they_find_each_other_by_a_service_and_nobody_else_reaches_them() -> Non
         assert [owner["uid"] for owner in body["metadata"]["ownerReferences"]] == [UID]
     assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
     peers = {"matchLabels": service["spec"]["selector"]}
+    assert service["spec"]["selector"] == {"trimtab.dev/finetunejob": "demo", "trimtab.dev/stage": "train"}
     assert service["spec"]["selector"].items() <= labels.items()
     assert policy["spec"]["podSelector"] == peers
     assert policy["spec"]["policyTypes"] == ["Ingress"]
@@ -354,3 +355,55 @@ def test_more_nodes_are_for_the_next_attempt() -> None:
     assert world.deleted == []
     world.ends(1, 14, Reason.INTERRUPTED).ends(0, 14, Reason.INTERRUPTED).fails().after(5).settle()
     assert (world.current.name, world.current.pods) == ("demo-train-2", 1)
+
+
+# -- pods whose labels somebody writes over ---------------------------------------------------------------------------
+
+WRITTEN_OVER: dict[str, dict[str, Any]] = {
+    "whose it is": {"owner_name": "platform"},
+    "of which kind": {"owner_kind": ""},
+    "the stage": {"stage": ""},
+}
+
+
+@pytest.mark.parametrize("labels", WRITTEN_OVER.values(), ids=WRITTEN_OVER)
+def test_pods_that_cannot_find_each_other_hold_nothing_and_the_state_says_why(labels: dict[str, Any]) -> None:
+    world = training()
+    world.pod(0).pod(1, **labels).change_job(active=2).settle()
+    assert (world.state, world.succeeded) == ("PodRefused", "False")
+    assert "has not trimtab.dev/finetunejob: demo and trimtab.dev/stage: train, by which the 2 pods" in world.message
+    world.settle()
+    assert world.deleted == ["demo-train-1"]
+
+
+def test_pods_that_waited_for_one_they_cannot_find_end_with_the_reason_and_are_not_tried_again() -> None:
+    """They ran before anybody saw their labels."""
+    world = training()
+    world.start(0)
+    world.pod(1, stage="")
+    world.start(1)
+    world.change_job(active=2).settle()
+    assert world.state == "Training"
+    world.after(900).ends(1, 14, Reason.INTERRUPTED, "the other pods did not come: nobody answers")
+    world.ends(0, 14, Reason.INTERRUPTED, "the other pods did not come: pod 1").fails()
+    assert (world.state, world.succeeded) == ("PodRefused", "False")
+    assert "find each other" in world.message
+    assert "the other pods did not come" in world.message
+
+
+def test_labels_that_somebody_takes_from_a_pod_that_trains_end_nothing() -> None:
+    world = training()
+    world.each_runs().reports(step=50)
+    world.pod(1, stage="").settle()
+    assert world.state == "Training"
+    words = world.words(Reason.INTERRUPTED, summary=Summary(step=50)).encode()
+    for index in (0, 1):
+        world.ends(index, 14, said=words)
+    world.fails()
+    assert world.job.status.attempts[1].reason == "Interrupted"
+
+
+def test_one_pod_alone_needs_no_labels() -> None:
+    world = World().settle()
+    world.pod(owner_name="platform", stage="").running()
+    assert world.state == "Preparing"

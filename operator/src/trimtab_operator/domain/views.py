@@ -329,6 +329,8 @@ class PodView:
     """Of a pod that failed: which other container did."""
     index: int = 0
     """Which of the Job's pods it is: that of 0 speaks for all."""
+    stage: str = ""
+    """By its label, as the owner."""
 
     @property
     def last_words(self) -> TerminationMessage | None:
@@ -404,6 +406,7 @@ class PodView:
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
             beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
             index=_index_of(metadata),
+            stage=intern(_text(labels.get(STAGE_LABEL))),
         )
 
 

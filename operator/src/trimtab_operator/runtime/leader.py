@@ -2,7 +2,8 @@
 
 The election is that of `kubernetes.aio`; its lock is not (version 37.0.2 cannot create a Lease, has no timeouts and
 writes local time). An unreachable API server counts as a failed try. Writes are fenced by the time of the last renewal
-on the monotonic clock, which goes on while a process is stopped.
+on the monotonic clock, which goes on while a process is stopped; who follows waits by the same clock, because the one
+on the wall may be set.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ FENCE_SHARE = 0.9
 """Of the lease: how long after its last renewal a leader may still write; followers wait for the whole of it."""
 
 
+MOST_TRANSITIONS = 2**31 - 1
+"""What the field holds at most. After it the count begins again: whose documents were numbered higher is seen in them
+(`domain.adapterrollout.delivery.sequence`)."""
+
+
 class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no types
     """A Lease. Only the version that was read is replaced, so of two candidates one fails.
 
@@ -47,6 +53,9 @@ class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no typ
         self._another = float("-inf")
         """Monotonic time at which the Lease was last read in another one's hand."""
         self._followed: str | None = None
+        self._said: Body | None = None
+        self._said_since = float("-inf")
+        """What the Lease held when it was last read, and the monotonic time since which it holds that."""
         self._lease: Body = {}
         self.renewed = float("-inf")
         """Monotonic time at which the last successful write was sent."""
@@ -77,8 +86,23 @@ class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no typ
             if holder != self._followed:
                 log.info("following", extra=keys(identity=self.identity, holder=holder))
         self._followed = holder
-        fields = ("holderIdentity", "leaseDurationSeconds", "acquireTime", "renewTime")
-        return True, LeaderElectionRecord(*(str(spec[field]) if spec.get(field) else None for field in fields))
+        if spec != self._said:
+            self._said, self._said_since = spec, self.looked
+        return True, self._record(spec)
+
+    def _record(self, spec: Body) -> LeaderElectionRecord:
+        """Return what the election is to believe: it looks at the clock on the wall, which may be set.
+
+        What is another's, and was renewed within its time, is always news to it, and never over; what was not is
+        nobody's.
+        """
+        holder = spec.get("holderIdentity")
+        if holder in (None, "", self.identity):
+            fields = ("holderIdentity", "leaseDurationSeconds", "acquireTime", "renewTime")
+            return LeaderElectionRecord(*(str(spec[field]) if spec.get(field) else None for field in fields))
+        if self.looked - self._said_since > self._seconds:
+            return LeaderElectionRecord(None, None, None, None)
+        return LeaderElectionRecord(holder, str(self._seconds), "held", f"read at {self.looked}")
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         lease = {
@@ -117,7 +141,7 @@ class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no typ
             "leaseDurationSeconds": int(float(record.lease_duration)),
             "acquireTime": before["acquireTime"] if same and before.get("acquireTime") else now,
             "renewTime": now,
-            "leaseTransitions": before.get("leaseTransitions", 0) + (0 if same else 1),
+            "leaseTransitions": (before.get("leaseTransitions", 0) + (0 if same else 1)) % (MOST_TRANSITIONS + 1),
         }
 
     async def _write(self, write: Coroutine[Any, Any, Body]) -> bool:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from trimtab_trainer.contract import Progress, Stage
 
 from ...plan import Adopt, Body, Delete, Suspend
-from ...views import ATTEMPT_LABEL, MANAGED_BY_LABEL, STAGE_LABEL, JobView, PodView
+from ...views import ATTEMPT_LABEL, MANAGED_BY_LABEL, OWNER_LABELS, STAGE_LABEL, JobView, PodView
 
 LINGER_SECONDS = 5.0
 """What is beside the trainer in its pod has this time to end once the trainer has: a native sidecar is stopped by the
@@ -127,6 +127,15 @@ class Attempt:
         return any(pod.running or pod.over for pod in self.current)
 
     @property
+    def astray(self) -> PodView | None:
+        """The first of several pods that the others do not find, nor let in, because its labels are not its Job's."""
+        job = self.job
+        if job.pods == 1 or job.run_by:
+            return None
+        told = (job.owner_kind, job.owner_name, job.stage)
+        return next((pod for pod in self.current if (pod.owner_kind, pod.owner_name, pod.stage) != told), None)
+
+    @property
     def live(self) -> bool:
         """Whether it holds anything of the cluster, or may again."""
         return not self.job.finished and not self.job.deleting
@@ -207,6 +216,15 @@ class Attempt:
     def suspend(self, suspend: bool) -> Suspend:
         """Return the action that stops it after a checkpoint, or lets it go on."""
         return Suspend(self.job.namespace, self.job.name, self.job.uid, suspend)
+
+
+def not_found(job: JobView, pod: PodView) -> str:
+    """Return what to say of a pod that those beside it do not find."""
+    labels = f"{OWNER_LABELS[job.owner_kind]}: {job.owner_name} and {STAGE_LABEL}: {job.stage}"
+    return (
+        f"a policy or a webhook writes over labels of pods: {pod.name} has not {labels}, by which the {job.pods} pods "
+        f"of Job {job.name} find each other and let each other in; exempt these labels there, and create it again"
+    )
 
 
 def attempts_of(

@@ -18,7 +18,7 @@ from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
 from trimtab_operator.api import AttemptReason, State
 
 from ...views import CONTAINER, JobView, PodView
-from .attempt import Attempt
+from .attempt import Attempt, not_found
 
 POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
     ("DisruptionTarget", ()),
@@ -97,6 +97,8 @@ NAMED_CAUSES = frozenset(
 """Exit codes of what nobody else can have caused."""
 
 
+MISSED = frozenset({Reason.INTERRUPTED, Reason.PROCESS_LOST})
+"""How several that train together end where some do not come."""
 OUT_OF_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})
 """Reasons of a container whose end nobody saw, from a kubelet and from containerd: its node was restarted."""
 OUT_OF_TIME = "DeadlineExceeded"
@@ -210,6 +212,9 @@ def ending_of(
     if code in set(ExitCode) and code != ExitCode.DONE:
         known = ExitCode(code)
         reason = words.reason if words is not None else GENERAL_REASONS[known]
+        if reason in MISSED and (lost := attempt.astray) is not None and words is not None and not words.summary.step:
+            message = f"{not_found(job, lost)}; {words.message}"
+            return Ending(Verdict.FINAL, State.POD_REFUSED.value, message, ended, words)
         message = words.message if words is not None else _detail(None, pod, job.failed_message)
         if known is ExitCode.INTERRUPTED and (by := _out_of_time(job, pod)):
             message = f"{by}; {message}"

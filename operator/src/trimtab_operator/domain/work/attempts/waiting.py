@@ -14,7 +14,7 @@ from ...plan import EventsOf, Inquiry, PodsRefused, WarnedSince
 from ...settings import Settings
 from ...views import JobView, PodView
 from ..observed import Observed
-from .attempt import Attempt
+from .attempt import Attempt, not_found
 
 UNEVENTFUL_SECONDS = 15
 """A pod is created, scheduled and started within this time; only later are events asked for the cause."""
@@ -95,6 +95,8 @@ def waiting_of(observed: Observed[Any], attempt: Attempt, now: datetime) -> Wait
         return None if attempt.runs else _suspended(attempt)
     if pod is None and job.scaled_down:
         return Waiting(State.QUEUED, f"somebody lowered the parallelism of Job {job.name}; set it to {job.pods} again")
+    if (lost := attempt.astray) is not None and not attempt.runs:  # none of them can do without it
+        return Waiting(State.POD_REFUSED, not_found(job, lost), hopeless=True)
     if pod is None:
         return _without_pod(observed, job, now)
     found = _not_running(observed, pod, now)
