@@ -8,7 +8,8 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_the_key_of_its_secret_is_sent_and_told_to_nobody(server: JudgeServer, t
     assert SECRET not in judge.log.getvalue() + caught.value.message + json.dumps(judge.endpoint.identity)
 
 
+def test_a_server_that_says_the_key_back_has_it_in_no_record(server: JudgeServer, tmp_path: Path) -> None:
+    (tmp_path / "API_KEY").write_text(SECRET)
+    server.model, server.judge = f"model of {SECRET}", lambda shown: f"you are Bearer {SECRET}"
+    told = json.dumps([each.to_json() for each in Asking(server.url, tmp_path).ask()])
+    assert SECRET not in told
+    assert "model of (the key)" in told
+
+
 TRANSIENT: dict[str, Reply] = {
     "no answer": 0,
     "overloaded": 503,
@@ -111,7 +120,24 @@ ENDS: dict[str, tuple[Reply, type[TrainerError], Reason, str]] = {
     "forbidden": (403, SettingsInvalid, Reason.ACCESS_DENIED, "API_KEY of judge.endpoint.secretName"),
     "no such model": (404, SettingsInvalid, Reason.JUDGE_REFUSED, "often it ends with /v1"),
     "a bad request": (400, SettingsInvalid, Reason.JUDGE_REFUSED, "response_format"),
-    "another way": ((307, {"Location": "http://127.0.0.1:1/"}), SettingsInvalid, Reason.JUDGE_REFUSED, "307"),
+    "another way": (
+        (307, {"Location": "http://127.0.0.1:1/"}),
+        SettingsInvalid,
+        Reason.JUDGE_REFUSED,
+        r"\(307\): it sends elsewhere, which is not followed",
+    ),
+    "made, and no answer": (204, SettingsInvalid, Reason.JUDGE_REFUSED, r"OpenAI-compatible.*\(it answers 204\)"),
+    "nothing paid": (402, SettingsInvalid, Reason.JUDGE_REFUSED, "402.* paid"),
+    "a proxy wants a password": (407, SettingsInvalid, Reason.JUDGE_REFUSED, "407.* proxy"),
+    "another method": (405, SettingsInvalid, Reason.JUDGE_REFUSED, r"\(405\).*often it ends with /v1"),
+    "too long": (413, SettingsInvalid, Reason.JUDGE_REFUSED, "413.* longer than"),
+    "a stream": (b'data: {"choices": []}\n\n', SettingsInvalid, Reason.JUDGE_REFUSED, "streams"),
+    "an error with 200": (
+        b'{"error": {"message": "sk-1 is wrong", "code": 401}}',
+        SettingsInvalid,
+        Reason.JUDGE_REFUSED,
+        "200 with an error",
+    ),
     "no completion": (b"<html>", SettingsInvalid, Reason.JUDGE_REFUSED, "OpenAI-compatible"),
     "no choices": (b'{"choices": []}', SettingsInvalid, Reason.JUDGE_REFUSED, "OpenAI-compatible"),
     "a list": (b"[1]", SettingsInvalid, Reason.JUDGE_REFUSED, "OpenAI-compatible"),
@@ -137,6 +163,12 @@ def test_what_does_not_pass_ends_it_by_name(trouble: str, server: JudgeServer) -
 def test_a_reply_without_words_is_one_that_cannot_be_read(server: JudgeServer) -> None:
     server.troubles = [b'{"choices": [{"message": {"content": null}}], "model": 7}'] * 2
     assert [(each.reply, each.said, each.model) for each in Asking(server.url).ask()] == [("", None, None)] * 2
+
+
+def test_a_reply_in_parts_is_their_text(server: JudgeServer) -> None:
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": '{"better": '}, {"text": '"1"}'}, 7]
+    server.troubles = [json.dumps({"choices": [{"message": {"content": parts}}]}).encode()] * 2
+    assert [each.said for each in Asking(server.url).ask()] == ["1", "1"]
 
 
 def test_a_port_where_nobody_listens() -> None:
@@ -200,6 +232,70 @@ def test_an_answer_that_drips_is_none(server: JudgeServer, monkeypatch: pytest.M
     server.drip = 0.05
     with pytest.raises(JudgeFailed, match="no answer in time"):
         Asking(server.url).ask()
+
+
+def head_that_drips(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while True:
+        time.sleep(0.05)
+        connection.sendall(b"a")
+
+
+def hints_without_end(connection: socket.socket) -> None:
+    while True:
+        time.sleep(0.05)
+        connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+
+
+def chunk_whose_head_drips(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
+    while True:
+        time.sleep(0.05)
+        connection.sendall(b"a")
+
+
+@contextlib.contextmanager
+def saying(says: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Serve what is no answer to whoever connects; return its url."""
+
+    def say(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:  # who does not wait for it hangs up
+            connection.recv(1 << 16)
+            says(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def listen() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=say, args=(listening.accept()[0],), daemon=True).start()
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("says", [head_that_drips, hints_without_end, chunk_whose_head_drips])
+def test_what_drips_before_the_first_byte_of_an_answer_is_waited_for_as_long_as_any(
+    says: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trimtab_trainer.evaluate.judging.endpoint.READ_SECONDS", 0.3)
+    monkeypatch.setattr("trimtab_trainer.evaluate.judging.endpoint.CONNECT_SECONDS", 0.3)
+    began = time.monotonic()
+    with saying(says) as url, pytest.raises(JudgeFailed, match="no answer in time"):
+        Asking(url).ask()
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("held", [None, "no certificate\n"])
+def test_a_file_of_authorities_that_is_none_is_told_by_name(
+    held: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if held is not None:
+        (tmp_path / "ca.pem").write_text(held)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(SettingsInvalid, match=r"SSL_CERT_FILE .* no file of certificates"):
+        Asking("https://127.0.0.1:1/v1").ask()
 
 
 CERTIFICATES = {

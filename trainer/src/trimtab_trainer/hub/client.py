@@ -18,6 +18,7 @@ from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
 from .. import folders
+from ..certificates import check_authorities
 from ..contract import Credentials, HubSource
 from ..contract.parsing import Unreadable
 from ..errors import HubFailed, SettingsInvalid
@@ -69,6 +70,7 @@ class Hub:
         self.endpoint = self._keys.endpoint
         # Without a token of ours none is looked for in the environment or the home directory.
         self._token: str | bool = self._keys.token or False
+        check_authorities()
         self._api = HfApi(endpoint=self._keys.endpoint, token=self._token)
         set_client_factory(_client)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import httpx2
 
+from ..certificates import check_authorities
 from ..contract import Credentials, Reason
 from ..contract.parsing import Unreadable, read_object
 from ..errors import SettingsInvalid, StorageFailed
@@ -53,6 +54,7 @@ class Server:
         self.uri = uri.rstrip("/")
         self.sleep = sleep
         self._kind, self._field, self._wanted = kind, field, wanted
+        check_authorities()
         self._client = httpx2.Client(
             headers={"User-Agent": "trimtab-trainer", **headers},
             auth=auth,

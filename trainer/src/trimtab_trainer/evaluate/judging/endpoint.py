@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 
-from ...certificates import why_not_taken
+from ...certificates import check_authorities, why_not_taken
 from ...contract import Reason, StoredEndpoint
 from ...contract.judging import endpoint_trouble
 from ...errors import JudgeFailed, SettingsInvalid, TrainerError
@@ -31,6 +31,8 @@ from .judgements import Judgement
 from .prompts import SCORE, JudgePrompt
 
 KEY = "API_KEY"
+KEY_CHARACTERS = 8
+"""Of a key that is a secret: a shorter one may be a part of any reply."""
 AT_ONCE = 8
 """Questions that are under way at the same time."""
 ATTEMPTS = 6
@@ -40,6 +42,12 @@ REPLY_BYTES = 1 << 20
 REPLY_TOKENS = 32
 REPLY_CHARACTERS, MODEL_CHARACTERS = 2_000, 200
 TRY_AGAIN = (408, 409, 425, 429)
+HINTS = {
+    402: "it wants to be paid before it answers",
+    407: "a proxy on the way wants a password",
+    413: "the question is longer than it takes",
+}
+"""What statuses mean that say by themselves what is not taken."""
 WAY_OUT = (
     "let pods with the label trimtab.dev/stage: judge out to it (a NetworkPolicy may forbid it), or see why it does "
     "not answer"
@@ -82,6 +90,7 @@ class Endpoint:
         self._settings, self._pause = settings, pause
         self._address = f"{settings.url.rstrip('/')}/chat/completions"
         self._headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        self._key = key if key is not None and len(key) >= KEY_CHARACTERS else None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -89,6 +98,7 @@ class Endpoint:
         return {"endpoint": self._settings.url, "model": self._settings.model}
 
     def _client(self) -> httpx2.Client:
+        check_authorities()
         timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         limits = httpx2.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
         return httpx2.Client(timeout=timeout, limits=limits, headers=self._headers, follow_redirects=False)
@@ -101,21 +111,34 @@ class Endpoint:
         Raises:
             Interrupted: told to stop.
             JudgeFailed: JUDGE_UNREACHABLE, JUDGE_OVERLOADED.
-            SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED.
+            SettingsInvalid: JUDGE_REFUSED, ACCESS_DENIED; or its certificate, or the file of authorities.
         """
+        began: dict[int, float] = {}
+
+        def overdue(_: float) -> None:
+            # What comes before the body is bounded by the client piece by piece alone, and a piece may be a byte.
+            limit = time.monotonic() - 2 * READ_SECONDS - CONNECT_SECONDS
+            if any(at < limit for at in list(began.values())):
+                raise self._slow()
+
         with self._client() as client:
             ask_all(
                 len(asked),
-                lambda number, given_up: heard(self._reply(client, asked[number], given_up)),
+                lambda number, given_up: heard(self._reply(client, asked[number], given_up, began)),
                 at_once=AT_ONCE,
                 name="judge",
                 stop=stop,
+                silent=overdue,
             )
         report("judge asked", questions=len(asked), model=self._settings.model)
 
-    def _reply(self, client: httpx2.Client, asked: Judgement, given_up: threading.Event) -> Judgement:
+    def _reply(
+        self, client: httpx2.Client, asked: Judgement, given_up: threading.Event, began: dict[int, float]
+    ) -> Judgement:
+        """Return a question with its reply; `began` is told by thread since when a server has been asked."""
         attempt = 1
         while True:
+            began[threading.get_ident()] = time.monotonic()
             try:
                 text, model = self._once(client, asked.prompt)
                 return replace(asked, reply=text[:REPLY_CHARACTERS], model=model)
@@ -124,6 +147,8 @@ class Endpoint:
                 pause = max(2.0 ** (attempt - 1), asked_for or 0)  # a date that is past asks for nothing
                 if attempt == ATTEMPTS or pause > PATIENCE_SECONDS or given_up.is_set():
                     raise
+            finally:
+                began.pop(threading.get_ident(), None)
             (self._pause or given_up.wait)(pause)
             attempt += 1
 
@@ -165,13 +190,22 @@ class Endpoint:
             raise self._unreachable(error) from None
         try:
             document = json.loads(bytes(data))
+        except (ValueError, RecursionError):
+            streams = data.lstrip().startswith((b"data:", b"event:"))
+            raise self._no_reply("it streams, which nobody asked it to" if streams else None) from None
+        try:
             text = document["choices"][0]["message"]["content"]
             model = document.get("model")
-        except (ValueError, RecursionError, KeyError, IndexError, TypeError, AttributeError):
-            raise self._no_reply() from None
+        except (KeyError, IndexError, TypeError, AttributeError):
+            tells = isinstance(document, dict) and document.get("error") is not None
+            raise self._no_reply("it answers 200 with an error, see its log" if tells else None) from None
         # What a server that cannot say it leaves out is a reply that cannot be read, and counts as one.
-        named = " ".join(visible(model).split())[:MODEL_CHARACTERS] if isinstance(model, str) else None
-        return text if isinstance(text, str) else "", named
+        named = " ".join(visible(self._without_key(model)).split()) if isinstance(model, str) else None
+        return self._without_key(_words(text)), named[:MODEL_CHARACTERS] if named is not None else None
+
+    def _without_key(self, text: str) -> str:
+        """Return what a server says, without the key that it was asked with: replies are stored, names are shown."""
+        return text.replace(self._key, "(the key)") if self._key is not None else text
 
     def _refusal(self, response: httpx2.Response) -> TrainerError:
         status, url = response.status_code, self._settings.url
@@ -189,12 +223,17 @@ class Endpoint:
                 f"{KEY} of judge.endpoint.secretName",
                 Reason.ACCESS_DENIED,
             )
-        if status == 404:
+        if 200 < status < 300:
+            return self._no_reply(f"it answers {status}")
+        if status in (404, 405):
             hint = "it has no such model, or the url is not what /chat/completions follows (often it ends with /v1)"
+        elif 300 <= status < 400:
+            hint = "it sends elsewhere, which is not followed, as the key would go there too; name where that is"
         else:
-            hint = (
+            hint = HINTS.get(
+                status,
                 "the question may be longer than the model takes, or the server may not take max_tokens, or a "
-                "response_format of a JSON schema, which keeps replies readable"
+                "response_format of a JSON schema, which keeps replies readable",
             )
         return SettingsInvalid(
             f"{url} does not take what is asked of the model {self._settings.model} ({status}): {hint}",
@@ -207,11 +246,21 @@ class Endpoint:
     def _slow(self) -> JudgeFailed:
         return JudgeFailed(f"no answer in time from {self._settings.url}; see what it is busy with")
 
-    def _no_reply(self) -> _NoReply:
+    def _no_reply(self, why: str | None = None) -> _NoReply:
+        because = f" ({why})" if why is not None else ""
         return _NoReply(
-            f"{self._settings.url} does not answer as an OpenAI-compatible server does; correct judge.endpoint.url",
+            f"{self._settings.url} does not answer as an OpenAI-compatible server does{because}; correct "
+            "judge.endpoint.url",
             Reason.JUDGE_REFUSED,
         )
+
+
+def _words(content: Any) -> str:
+    """Return what a message says: its text, or that of its parts; thoughts are none, and nothing is none."""
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type", "text") == "text"]
+        return "".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
 
 
 def reply_schema(prompt: JudgePrompt) -> dict[str, Any]:

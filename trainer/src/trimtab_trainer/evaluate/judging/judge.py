@@ -17,6 +17,9 @@ from .judgements import Judged, Judgement, judged, questions, unreliable
 from .prompts import template_digest
 from .store import judgements_digest, read_judgements, read_parts, write_judgements, write_part
 
+MOST_MODELS = 16
+"""Names of an endpoint's model that the report keeps: two are two judges already."""
+
 
 class Judge(Protocol):
     """Replies to questions about answers.
@@ -79,7 +82,7 @@ def judge_task(  # noqa: PLR0917 all of them in the order that they are needed
         trouble = f"the judge of task {task.name} decides nothing: {trouble}"[:UNRELIABLE_LENGTH]
     return found, JudgeResults(
         judge=judge.identity,
-        models=list(found.models),
+        models=list(found.models[:MOST_MODELS]),
         words=template_digest(),
         mode=judging.chosen_mode,
         instructions=judging.instructions,
