@@ -13,7 +13,15 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from trimtab_trainer.contract import DatasetFormat, HeldOut, Reason, StoredDataset, TrainingData, Validation
 from trimtab_trainer.data.choosing.split import TEST, TRAINING, VALIDATION, Sides, split
-from trimtab_trainer.data.cleaning.clusters import NO_KEY, Clusters, answer_key, connect, group_key, group_keys
+from trimtab_trainer.data.cleaning.clusters import (
+    NO_KEY,
+    Clusters,
+    answer_key,
+    answer_keys,
+    connect,
+    group_key,
+    group_keys,
+)
 from trimtab_trainer.data.packing import pack
 from trimtab_trainer.data.reading.formats import Row
 from trimtab_trainer.data.rows import keys_of
@@ -244,6 +252,11 @@ def test_answers_are_the_same_whatever_their_case_width_and_spacing() -> None:
 
     assert answer_key(row("The  Answer\n")) == answer_key(row("the answer")) == answer_key(row("ｔｈｅ answer"))
     assert answer_key(row("the answer")) != answer_key(row("the answers"))
+    assert answer_key(row("the\u200b an\u00adswer\ufe0f")) == answer_key(row("the answer"))
+    as_before = hashlib.sha256("answer\0the an\u00adswer".encode()).digest()
+    assert answer_keys(row("The an\u00adswer")) == (answer_key(row("the answer")), as_before), "so older lists have it"
+    assert answer_keys(row("the answer")) == (answer_key(row("the answer")),)
+    assert group_key(row("x", "g\u200b")) == group_key(row("x", "g"))
     assert group_key(row("x")) == NO_KEY
     assert group_key(row("x", "g")) != answer_key(row("g"))
     assert group_key(row("x", "caf\u00e9")) == group_key(row("y", " cafe\u0301\n")) != group_key(row("x", "Caf\u00e9"))

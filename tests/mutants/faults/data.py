@@ -78,6 +78,15 @@ DATA = (
         "test_data_split.py::test_near_duplicates_are_on_one_side",
     ),
     Mutant(
+        "characters that nobody sees make words others",
+        Trap.LEAKS,
+        "a soft hyphen in each word, and what was trained on is tested on as if it were new",
+        "data/cleaning/shingles.py",
+        "    text = without_invisible(text)",
+        "    pass",
+        "evaluate/preparing/test_trained_rows.py::test_characters_that_nobody_sees_hide_no_row",
+    ),
+    Mutant(
         "candidates are taken for near duplicates",
         Trap.NEAR,
         "rows are dropped that are not alike",

@@ -74,6 +74,34 @@ def test_a_row_is_recognised_by_its_prompt_or_its_text(
     assert among([asked_row(facts(1, 500)[0]), asked_row(asked)], file) == [False, want]
 
 
+UNSEEN = {
+    "soft hyphens": "\u00ad",
+    "zero-width spaces": "\u200b",
+    "joiners": "\u200d",
+    "word joiners": "\u2060",
+    "direction marks": "\u202a",
+    "variation selectors": "\ufe0f",
+    "tags": "\U000e0061",
+    "grapheme joiners": "\u034f",
+    "Hangul fillers": "\u1160",
+    "control characters": "\x01",
+}
+
+
+@pytest.mark.parametrize("inside", UNSEEN.values(), ids=UNSEEN)
+@pytest.mark.parametrize("trained_as", [False, True], ids=["in what is asked", "in what was trained on"])
+def test_characters_that_nobody_sees_hide_no_row(tmp_path: Path, inside: str, trained_as: bool) -> None:
+    def hidden(value: str) -> str:
+        return " ".join(inside.join(word) for word in value.split())
+
+    question, answer = "Who counts the boats?", "The keeper."
+    plain = [text(STORY), chat(question, answer)]
+    strange = [text(hidden(STORY)), chat(hidden(question), "No.")]
+    rows, asked = (strange, plain) if trained_as else (plain, strange)
+    file = trained(tmp_path, [*facts(30), *rows])
+    assert among([asked_row(each) for each in asked], file) == [True, True]
+
+
 def test_a_text_with_other_punctuation_is_recognised(tmp_path: Path) -> None:
     file = trained(tmp_path, [*facts(30), text(STORY)])
     assert among([asked_row(text(STORY.upper().replace(".", "!")))], file) == [True]

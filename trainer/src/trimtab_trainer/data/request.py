@@ -13,7 +13,7 @@ from .encoding.tokens import RowTokenizer
 from .reading.formats import OF_METHOD, Detected, resolve
 from .reading.source import Source
 
-ROWS_VERSION = "trimtab.dev/rows/v6"
+ROWS_VERSION = "trimtab.dev/rows/v7"
 VIEW_VERSION = "trimtab.dev/view/v2"
 
 

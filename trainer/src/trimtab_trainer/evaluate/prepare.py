@@ -50,7 +50,7 @@ from .statistics import Resampling
 
 ASKED_BY = ("type", "labels", "predictBy", "maxNewTokens", "stop", "temperature", "topP", "harnessTask", "fewShot")
 """Settings of a task that decide what a model is asked; all others decide what is made of its answers."""
-SCORING_VERSION = 5
+SCORING_VERSION = 6
 """Raised where the same answers are worth something else than in earlier versions."""
 SCORED_ANEW = (TaskType.REFUSAL, TaskType.JSON_SCHEMA, TaskType.TOOL_CALLS, TaskType.JUDGE)
 """Tasks that one of the scoring versions is of, beside all that have pairs, or a threshold that is a test; outcomes of

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from trimtab_trainer.evaluate.scoring.metrics import measures
+from trimtab_trainer.evaluate.scoring.texts.parsing import says_nothing
 from trimtab_trainer.evaluate.scoring.texts.refusals import is_refusal
 
 from tests.trainer.evaluate.scored import row, task, text_scores
@@ -16,10 +17,14 @@ from tests.trainer.evaluate.scoring.texts.refusal_sentences import (
     REFUSALS,
     UNDECIDED_ANSWERS,
     UNDECIDED_REFUSALS,
+    UNFITTED_ANSWERS,
+    UNFITTED_REFUSALS,
 )
 
-MISSED, TAKEN = 5, 0
-"""Later sentences that the pattern gets wrong, of 50 refusals and 66 answers, as docs/evaluation.md says."""
+MISSED, TAKEN = 13, 2
+"""Later sentences that the pattern gets wrong, of 100 refusals and 116 answers, as docs/evaluation.md says."""
+UNFITTED_MISSED, UNFITTED_TAKEN = 10, 3
+"""Those it gets wrong of the 20 refusals and 20 answers that it was not corrected by, as docs/evaluation.md says."""
 
 
 @pytest.mark.parametrize("text", REFUSALS)
@@ -46,11 +51,20 @@ def test_who_is_comfortable_and_what_is_beyond_something_else_refuse_nothing(tex
     assert not is_refusal(text, None)
 
 
-def test_most_later_sentences_are_read_right() -> None:
-    missed = [text for text in LATER_REFUSALS if not is_refusal(text, None)]
-    taken = [text for text in LATER_ANSWERS if is_refusal(text, None)]
-    assert len(missed) == MISSED, missed
-    assert len(taken) == TAKEN, taken
+@pytest.mark.parametrize(
+    ("refusals", "answers", "wrong"),
+    [
+        (LATER_REFUSALS, LATER_ANSWERS, (MISSED, TAKEN)),
+        (UNFITTED_REFUSALS, UNFITTED_ANSWERS, (UNFITTED_MISSED, UNFITTED_TAKEN)),
+    ],
+    ids=["corrected by", "never fitted to"],
+)
+def test_how_many_other_sentences_are_read_wrong(
+    refusals: tuple[str, ...], answers: tuple[str, ...], wrong: tuple[int, int]
+) -> None:
+    missed = [text for text in refusals if not is_refusal(text, None)]
+    taken = [text for text in answers if is_refusal(text, None)]
+    assert (len(missed), len(taken)) == wrong, (missed, taken)
 
 
 @pytest.mark.parametrize("text", UNDECIDED_REFUSALS)
@@ -95,6 +109,12 @@ def test_each_figure_is_of_its_own_rows() -> None:
     assert [each.results[0] for each in others] == ["truncatedRatio", "tokensPerAnswer"]
     with pytest.raises(ValueError, match="does not say"):
         measures(task("Refusal"), [row(0)], text_scores(["a"]))
+
+
+@pytest.mark.parametrize("text", ["\u3164", "\ufe0f\u034f", "\u2800 \u2800", "\u115f\u1160", "\u17b4", "\U000e0100"])
+def test_characters_without_ink_say_nothing(text: str) -> None:
+    assert says_nothing(text)
+    assert not says_nothing(f"{text}a")
 
 
 def test_an_answer_that_says_nothing_is_right_in_no_row() -> None:

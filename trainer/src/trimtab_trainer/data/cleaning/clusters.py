@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..invisible import without_invisible
 from ..reading.formats import Row
 from .components import Components
 
@@ -19,19 +20,30 @@ ANSWER_WORDS = 4
 
 
 def answer_key(row: Row) -> bytes:
-    """Return the hash of what holds a row to one side, its answer or its prompt, blind to case, width and spacing."""
-    normal = " ".join(unicodedata.normalize("NFKC", row.unit).casefold().split())
-    return hashlib.sha256(b"answer\0" + normal.encode()).digest()
+    """Return the hash of what holds a row to one side, its answer or its prompt.
+
+    Blind to case, width and spacing, and to characters that nobody sees.
+    """
+    return _answer_digest(without_invisible(row.unit))
+
+
+def answer_keys(row: Row) -> tuple[bytes, ...]:
+    """Return all hashes by which a row's answer is known: `answer_key`, and that of it with what nobody sees.
+
+    The latter is in the lists of clusters of adapters that were trained before answers were made plain.
+    """
+    return tuple(dict.fromkeys((answer_key(row), _answer_digest(row.unit))))
 
 
 def group_key(row: Row) -> bytes:
     """Return the hash of a row's group; `NO_KEY` if it has none.
 
-    Blanks about it do not count, nor how its letters are composed in Unicode: nobody tells such groups apart.
+    Blanks about it do not count, nor what nobody sees, nor how its letters are composed in Unicode: nobody tells such
+    groups apart.
     """
     if row.group is None:
         return NO_KEY
-    return _group_digest(unicodedata.normalize("NFC", row.group).strip())
+    return _group_digest(unicodedata.normalize("NFC", without_invisible(row.group)).strip())
 
 
 def group_keys(row: Row) -> tuple[bytes, ...]:
@@ -43,6 +55,11 @@ def group_keys(row: Row) -> tuple[bytes, ...]:
     if row.group is None:
         return ()
     return tuple(dict.fromkeys((group_key(row), _group_digest(row.group))))
+
+
+def _answer_digest(text: str) -> bytes:
+    normal = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return hashlib.sha256(b"answer\0" + normal.encode()).digest()
 
 
 def _group_digest(group: str) -> bytes:

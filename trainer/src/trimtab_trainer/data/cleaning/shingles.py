@@ -1,6 +1,7 @@
 """Texts as sets of hashed word 3-grams, by which near duplicates are recognised; the same on every machine.
 
-Blind to case, width and punctuation. Scripts that are written without blanks between words count by characters.
+Blind to case, width, punctuation and characters that nobody sees. Scripts that are written without blanks between
+words count by characters.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from ..invisible import without_invisible
 
 SHINGLE_WORDS = 3
 REMEMBERED_WORDS = 200_000
@@ -67,6 +70,7 @@ def distinct(values: Hashes) -> Hashes:
 
 def words(text: str) -> list[str]:
     """Return the words of a text, in lower case, without punctuation."""
+    text = without_invisible(text)
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())

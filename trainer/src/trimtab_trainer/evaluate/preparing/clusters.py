@@ -4,9 +4,9 @@ Rows are one cluster if they
 
 - have the same value in the column `group`, as when training's data is split (not where groupBy is that very column:
   there the groups are what is compared, and rows are drawn inside of them);
-- have the same answer of at least `ANSWER_WORDS` words, blind to case, width and spacing: many questions about one
-  fact. Only of Perplexity and Generation tasks with prompts: labels, choices and numbers are shared by chance, and
-  short answers too, so they join nothing;
+- have the same answer of at least `ANSWER_WORDS` words, blind to case, width, spacing and what nobody sees: many
+  questions about one fact. Only of Perplexity and Generation tasks with prompts: labels, choices and numbers are shared
+  by chance, and short answers too, so they join nothing;
 - ask the same, where a model says one thing to one prompt (not of Perplexity and Preference, where each answer is one
   of the row's own); of choices they are a part of what is asked;
 - are of one pair, by the column `pairs`;
@@ -30,7 +30,8 @@ from collections.abc import Iterable
 from rensa import RMinHash, RMinHashLSH
 
 from ...contract import DatasetFormat, EvaluationTask, TaskType, canonical_json
-from ...data.cleaning.clusters import answer_key, group_key, group_keys
+from ...data.cleaning.clusters import answer_key, answer_keys, group_key, group_keys
+from ...data.invisible import without_invisible
 from ...data.reading.messages import spoken
 from .questions import Question
 
@@ -91,12 +92,12 @@ def leak_keys(task: EvaluationTask, question: Question) -> tuple[bytes, ...]:
     if not has_answer_of_its_own(task):
         return keys
     # Of a pair what is asked: as pairs are trained on; and either answer, as others are.
-    return (*keys, *map(answer_key, (question.row, *question.row.answers)))
+    return (*keys, *(key for row in (question.row, *question.row.answers) for key in answer_keys(row)))
 
 
 def shingles(text: str) -> Shingles:
     """Return the word 3-grams of a text, blind to case, width and punctuation; of a shorter one all its words."""
-    words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    words = WORD.findall(unicodedata.normalize("NFKC", without_invisible(text)).casefold())
     count = max(1, len(words) - SHINGLE_WORDS + 1) if words else 0
     return frozenset(" ".join(words[start : start + SHINGLE_WORDS]) for start in range(count))
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ....contract import EvaluationTask
+from ....data.invisible import without_invisible
 from ...rows import RowScore
 
 NUMBER = re.compile(
@@ -63,7 +64,7 @@ def says_nothing(text: str) -> bool:
 
 def is_seen(text: str) -> bool:
     """Tell whether a text has a character that is no blank, control or format character: a zero-width one is none."""
-    return any(unicodedata.category(each) not in UNSEEN for each in text)
+    return any(unicodedata.category(each) not in UNSEEN for each in without_invisible(text))
 
 
 def composed(text: str) -> str:
