@@ -308,6 +308,8 @@ class Flaky(BaseHTTPRequestHandler):
     body = os.urandom(3 << 20)
     ranges: ClassVar[list[str | None]] = []
     puts = 0
+    whole = False
+    """Whether it answers with all of it, whatever part was asked for."""
 
     def do_GET(self) -> None:
         if "list-type" in self.path:
@@ -315,9 +317,9 @@ class Flaky(BaseHTTPRequestHandler):
             return
         wanted = self.headers.get("Range")
         Flaky.ranges.append(wanted)
-        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and not self.whole else 0
         rest = self.body[start:]
-        self.send_response(206 if wanted else 200)
+        self.send_response(206 if wanted and not self.whole else 200)
         self.send_header("Content-Length", str(len(rest)))
         self.send_header("ETag", '"tag"')
         self.end_headers()
@@ -339,7 +341,7 @@ class Flaky(BaseHTTPRequestHandler):
 def flaky(tmp_path: Path, impatient: None) -> Store:
     server = HTTPServer(("127.0.0.1", 0), Flaky)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    Flaky.ranges, Flaky.puts = [], 0
+    Flaky.ranges, Flaky.puts, Flaky.whole = [], 0, False
     folder = write_keys(tmp_path / "keys", f"http://127.0.0.1:{server.server_port}", "id", "secret")
     return open_store("s3://bucket/x", Credentials(directory=str(folder)))
 
@@ -348,6 +350,13 @@ def test_a_broken_download_goes_on_where_it_broke(flaky: Store, tmp_path: Path) 
     entry = flaky.download("a", tmp_path / "a", sha256=hashlib.sha256(Flaky.body).hexdigest())
     assert entry.size == len(Flaky.body)
     assert Flaky.ranges == [None, f"bytes={2 << 20}-"]
+
+
+def test_a_storage_that_knows_no_ranges_is_read_from_where_it_broke_all_the_same(flaky: Store, tmp_path: Path) -> None:
+    Flaky.whole = True
+    entry = flaky.download("a", tmp_path / "a", sha256=hashlib.sha256(Flaky.body).hexdigest())
+    assert entry.size == len(Flaky.body)
+    assert flaky.part("a", 1 << 20, 7) == Flaky.body[1 << 20 :][:7]
 
 
 def test_a_conflict_is_tried_again_and_a_server_error_may_pass(flaky: Store) -> None:

@@ -72,22 +72,26 @@ class S3Store(Store):
         """Yield an object's bytes; a broken connection goes on where it broke, if the object is still the same."""
         key, etag, failures = self._key(path), "", 0
 
-        def request(client: S3Client) -> tuple[StreamingBody, str, int | None]:
+        def request(client: S3Client) -> tuple[StreamingBody, str, int, int | None]:
             if etag:
                 answer = client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-", IfMatch=etag)
             elif offset:
                 answer = client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-")
             else:
                 answer = client.get_object(Bucket=self._bucket, Key=key)
+            # 206 is a part; with 200 a gateway that knows no ranges begins from the first byte.
+            begin = offset if answer["ResponseMetadata"]["HTTPStatusCode"] == 206 else 0
             length = answer.get("ContentLength")  # absent where a gateway sends in pieces
-            return answer["Body"], answer.get("ETag", ""), None if length is None else offset + length
+            return answer["Body"], answer.get("ETag", ""), begin, None if length is None else begin + length
 
         while True:
-            body, etag, total = self._call(path, request)
+            body, etag, at, total = self._call(path, request)
             try:
                 for chunk in body.iter_chunks(CHUNK_BYTES):
-                    offset += len(chunk)
-                    yield chunk
+                    at += len(chunk)
+                    if at > offset:
+                        fresh, offset = chunk[offset - at :], at
+                        yield fresh
                 if total is None or offset == total:
                     return
                 broken: TrainerError = StorageFailed(f"{self.address(path)} gave {offset} bytes of {total}")
