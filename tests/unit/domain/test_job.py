@@ -358,6 +358,25 @@ def test_a_gpu_of_the_operators_setting_is_in_both_too() -> None:
     assert merged == {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvidia.com/gpu": "1"}}
 
 
+OWN_DEVICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "a slice": ({"limits": {"nvidia.com/mig-1g.10gb": 1}}, {"nvidia.com/mig-1g.10gb": 1}),
+    "another vendor's, requested": ({"requests": {"habana.ai/gaudi": "1"}}, {"habana.ai/gaudi": "1"}),
+    "none": ({"limits": {"amd.com/gpu": 0}}, {"amd.com/gpu": 0}),
+    "a network card alone": ({"limits": {"rdma/hca": 1}}, {"rdma/hca": 1, "nvidia.com/gpu": 1}),
+}
+
+
+@pytest.mark.parametrize(("chosen", "want"), OWN_DEVICES.values(), ids=OWN_DEVICES)
+def test_who_names_accelerators_of_their_own_gets_none_of_the_default_beside_them(
+    chosen: dict[str, Any], want: dict[str, Any]
+) -> None:
+    settings = replace(SETTINGS, train_resources={"limits": {"nvidia.com/gpu": 1, "cpu": "4"}})
+    template = {"resources": chosen}
+    job = job_of(finetunejob(template=template), Stage.TRAIN, settings=settings)
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    assert {name: each for name, each in container["resources"]["limits"].items() if name != "cpu"} == want
+
+
 def test_names_of_children_fit_whatever_the_number() -> None:
     job = finetunejob()
     longest = job.model_copy(update={"metadata": job.metadata.model_copy(update={"name": "x" * 45})})

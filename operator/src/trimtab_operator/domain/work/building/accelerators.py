@@ -18,8 +18,13 @@ from trimtab_operator.api.pods.template import AnyTemplate, PodTemplate
 
 def devices(limits: Mapping[str, object], patterns: Iterable[str]) -> int:
     """Return the number of devices among limits; a pattern is a resource's name, in which `*` stands for anything."""
+    return min(LARGEST, sum(count_of(limits[name]) for name in named(limits, patterns)))
+
+
+def named(resources: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """Return those of some resources' names that are of devices."""
     counts = _any_of(tuple(patterns)).match
-    return min(LARGEST, sum(count_of(limits[name]) for name in limits if counts(name)))
+    return [name for name in resources if counts(name)]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from trimtab_trainer.contract import (
@@ -39,7 +39,7 @@ from ...views import (
 from ..attempts.ending import POD_FAILURE_RULES
 from ..particulars import Staging
 from ..subject import J, Work
-from .accelerators import claimed, devices
+from .accelerators import claimed, devices, named
 from .inputs import job_inputs
 from .limits import limits_of
 from .names import attempt_name, run_config_name
@@ -98,16 +98,21 @@ def stage_image(kind: Staging[J], job: J, settings: Settings, stage: Stage) -> s
     return job.spec.template.image or fixed or kind.image(job, settings)
 
 
-def merge_resources(chosen: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+def merge_resources(
+    chosen: dict[str, Any], default: dict[str, Any], accelerators: Iterable[str] = ()
+) -> dict[str, Any]:
     """Return resources with a limit and a request for everything the default names, the user's choice first.
 
     A resource that the user names at all is left to the user; one that is only requested is limited to the request,
     because every work pod has limits. What cannot be overcommitted is the same in both, the limit where they differ:
-    the API server refuses everything else. With claims, devices are not taken from the default too.
+    the API server refuses everything else. With claims, devices are not taken from the default too, nor with
+    accelerators of any name, of which `accelerators` has the patterns: a slice would be held beside a whole GPU.
     """
     limits, requests = dict(chosen.get("limits", {})), dict(chosen.get("requests", {}))
     claims = chosen.get("claims", [])
-    for name in {*default.get("limits", {}), *default.get("requests", {})} - {*limits, *requests}:
+    own, usual = {*limits, *requests}, {*default.get("limits", {}), *default.get("requests", {})}
+    devices_beside = named(usual, accelerators) if named(own, accelerators) else ()
+    for name in usual.difference(own, devices_beside):
         if claims and "/" in name:
             continue
         if name in default.get("limits", {}):
@@ -129,7 +134,9 @@ def _resources(job: Work, settings: Settings, stage: Stage) -> tuple[AnyResource
     template = job.spec.template
     chosen: AnyResources | None = template.prepare_resources if stage in PREPARE_RESOURCES else template.resources
     default = settings.prepare_resources if stage in (*PREPARE_RESOURCES, Stage.EXPORT) else settings.train_resources
-    return chosen, merge_resources(chosen.to_json() if chosen is not None else {}, default)
+    return chosen, merge_resources(
+        chosen.to_json() if chosen is not None else {}, default, settings.accelerator_resources
+    )
 
 
 def accelerators_per_pod(job: Work, settings: Settings, stage: Stage) -> int:
