@@ -259,7 +259,7 @@ def test_a_role_in_another_spelling_says_how_to_write_it() -> None:
 
 def test_an_answer_that_nobody_sees_is_blank(tmp_path: Path) -> None:
     audit = Audit()
-    unseen = {"prompt": "q", "completion": "\ufeff\u200b \u2060"}
+    unseen = {"prompt": "q", "completion": "\ufeff\u200b \u2060\u3164\ufe0f"}
     found = rows_of(put(tmp_path / "data", {"a.jsonl": LINES + json.dumps(unseen).encode()}), audit=audit)
     assert len(found) == 3
     assert audit.blank.places == ["a.jsonl line 4"]

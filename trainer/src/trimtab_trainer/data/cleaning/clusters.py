@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..invisible import without_invisible
+from ...invisible import without_invisible
 from ..reading.formats import Row
 from .components import Components
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..invisible import without_invisible
+from ...invisible import without_invisible
 
 SHINGLE_WORDS = 3
 REMEMBERED_WORDS = 200_000

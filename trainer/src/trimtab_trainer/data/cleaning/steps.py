@@ -15,6 +15,7 @@ from typing import Any, Self
 from ...contract import Cleaning, DatasetFormat, Handling, InvalidText, Reason
 from ...contract.parsing import Unreadable, whole_number
 from ...errors import DataInvalid
+from ...invisible import is_blank
 from ..reading.formats import Detected, Row, conform
 from ..reading.keys import as_written, is_absent
 from ..reading.messages import is_learned, text
@@ -38,7 +39,6 @@ MOST_COLUMNS = 64
 """Rows without a schema may have any number of columns; those beyond are counted together."""
 OTHER_COLUMNS = "(others)"
 IDENTITY_BYTES = 16
-INVISIBLE = re.compile("[\\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*")
 MOST_CHARACTERS = 4 << 20
 """Of a row as it is stored: four for each token of the longest sequence that there can be. Each takes up to 400 bytes
 of memory where it is tokenised, so longer rows are too long without that."""
@@ -326,8 +326,8 @@ def has_blank_turn(row: Row) -> bool:
     if row.answers:
         return any(map(has_blank_turn, row.answers))
     if row.messages:
-        return any(INVISIBLE.fullmatch(said(message)) for message in row.messages if is_learned(message))
-    return INVISIBLE.fullmatch(row.answer) is not None
+        return any(is_blank(said(message)) for message in row.messages if is_learned(message))
+    return is_blank(row.answer)
 
 
 def _has_control(row: Row) -> bool:

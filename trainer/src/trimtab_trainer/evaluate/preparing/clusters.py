@@ -31,8 +31,8 @@ from rensa import RMinHash, RMinHashLSH
 
 from ...contract import DatasetFormat, EvaluationTask, TaskType, canonical_json
 from ...data.cleaning.clusters import answer_key, answer_keys, group_key, group_keys
-from ...data.invisible import without_invisible
 from ...data.reading.messages import spoken
+from ...invisible import without_invisible
 from .questions import Question
 
 SIMILARITY = 0.8

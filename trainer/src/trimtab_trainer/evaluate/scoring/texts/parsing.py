@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from ....contract import EvaluationTask
-from ....data.invisible import without_invisible
+from ....invisible import without_invisible
 from ...rows import RowScore
 
 NUMBER = re.compile(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from ....data.invisible import without_invisible
+from ....invisible import without_invisible
 from .parsing import behind_thoughts
 from .patterns import pattern_of
 

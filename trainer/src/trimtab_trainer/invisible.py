@@ -22,3 +22,8 @@ _FILLERS = re.compile(f"[{FILLERS}]+")
 def without_invisible(text: str) -> str:
     """Return a text without the characters that nobody sees; those that are as wide as a blank become one."""
     return _INVISIBLE.sub("", text if text.isascii() else _FILLERS.sub(" ", text))
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether a text leaves no ink."""
+    return not without_invisible(text).strip()
