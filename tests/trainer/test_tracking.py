@@ -6,9 +6,11 @@ import base64
 import json
 import posixpath
 import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -374,3 +376,31 @@ def test_the_stage_has_last_words_whatever_becomes_of_it(tmp_path: Path, monkeyp
     with serving(lambda path, body: (401, b"")) as server:
         code, last = run(server.uri)
     assert (code, last["reason"]) == (10, "AccessDenied")
+
+
+def test_an_answer_whose_head_drips_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(server_module, "CONNECT_SECONDS", 0.3)
+
+    def drip(connection: socket.socket) -> None:
+        with suppress(OSError), connection:  # who does not wait for it hangs up
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                time.sleep(0.05)
+                connection.sendall(b"a")
+
+    def listen() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listening.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=listen, daemon=True).start()
+        uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        told = server_module.Server(uri, "MLflow", "tracking.mlflow.uri", "a token", {}, sleep=lambda _: None)
+        began = time.monotonic()
+        with pytest.raises(StorageFailed, match="cannot be told: TimeoutError"):
+            told.ask("GET", "api", attempts=2)
+        assert time.monotonic() - began < 10
+        listening.shutdown(socket.SHUT_RDWR)

@@ -18,6 +18,8 @@ from ..certificates import check_authorities
 from ..contract import Credentials, Reason
 from ..contract.parsing import Unreadable, read_object
 from ..errors import SettingsInvalid, StorageFailed
+from ..fanout import ask_all
+from ..interruption import Interruption
 from ..keyfiles import read_key, source_of
 
 T = TypeVar("T")
@@ -84,7 +86,7 @@ class Server:
             if attempt:
                 self.sleep(2.0 ** (attempt - 1))
             try:
-                status, data = self._once(method, path, query or {}, body)
+                status, data = self._in_time(method, path, query or {}, body)
             except (httpx2.HTTPError, OSError) as error:
                 words = type(error).__name__
                 continue
@@ -105,6 +107,29 @@ class Server:
         """Return what to say of an answer that none of its kind gives."""
         article = "an" if self._kind[0] in "AEIMO" else "a"
         return SettingsInvalid(f"{self.uri} {what}; is it {article} {self._kind}?")
+
+    def _in_time(
+        self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
+    ) -> tuple[int, bytes]:
+        """Ask in a thread that is left behind if it takes for ever: the client bounds each piece, which may be a byte.
+
+        Raises:
+            TimeoutError
+        """
+
+        def overdue(seconds: float) -> None:
+            if seconds > CONNECT_SECONDS + 2 * TIMEOUT_SECONDS:
+                raise TimeoutError
+
+        (answer,) = ask_all(
+            1,
+            lambda _, __: self._once(method, path, query, body),
+            at_once=1,
+            name="tracker",
+            stop=Interruption(),  # a stage that tells is ended at once
+            silent=overdue,
+        )
+        return answer
 
     def _once(
         self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None
