@@ -57,7 +57,7 @@ def test_lines_of_one_row_need_no_layout() -> None:
 def test_padding_belongs_to_the_last_row_of_its_line() -> None:
     rows = random_rows(5, shortest=6, longest=9)
     batch = Batches(sequences([rows[:3], rows[3:]])).lay(np.arange(2), CPU)
-    assert batch.rows is not None
+    assert isinstance(batch.rows, RowLayout)
     width = batch.tokens.shape[1]
     assert [sum(line) for line in batch.rows.lines] == [width, width]
     assert batch.rows.lines[0] == tuple(len(row) for row in rows[:3])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,20 @@ def found(model: LanguageModel, sequences: list[Sequence], batch_size: int | Non
     return log_likelihoods(model, sequences, batch_size=batch_size, stop=Interruption(), report=Report())
 
 
+@pytest.fixture
+def a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lay sequences as accelerators and models that take no layout have them."""
+    monkeypatch.setattr(score, "in_one_line", lambda *_: nullcontext(enter_result=False))
+
+
+@pytest.fixture(params=["in one line", "a line each"])
+def either_way(request: pytest.FixtureRequest) -> str:
+    if request.param == "a line each":
+        request.getfixturevalue("a_line_each")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("make", [bare_model, adapted_model])
 def test_they_are_those_of_a_plain_forward_pass_and_the_same_for_every_batch_size(
@@ -79,12 +95,13 @@ def test_the_adapter_takes_part(tiny: Path) -> None:
     assert all(abs(one - other) > 0.01 for one, other in zip(with_adapter, alone, strict=True))
 
 
-def test_choices_that_share_their_input_share_a_forward_pass(tiny: Path, laid: list[int]) -> None:
+def test_choices_that_share_their_input_share_a_forward_pass(tiny: Path, laid: list[int], either_way: str) -> None:
     model, prompt = bare_model(tiny), list(range(20, 35))
     choices = [[7], [8], [9, 10], [9, 10, 11], [9], [12, 13]]
     sequences = [sequence(prompt + choice, (15, 15 + len(choice))) for choice in choices]
     assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
-    assert sorted(laid) == [16, 17]  # prompt + 12, and prompt + 9 10 with the inputs of all the others
+    # Prompt + 12, and prompt + 9 10 with the inputs of all the others.
+    assert sorted(laid) == ([1, 2, 15] if either_way == "in one line" else [16, 17])
 
 
 @pytest.fixture
@@ -97,7 +114,14 @@ def laid(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.extend(len(tokens) for tokens in inputs)
         return lay(inputs, where, behind)
 
+    def counted_in_one_line(batch: Any, where: Any) -> Any:
+        for stem in batch:
+            lengths.extend(len(each.tokens) for each in (stem, *stem.branches) if each.tokens)
+        return in_one_line(batch, where)
+
+    in_one_line = stems.lay_in_one_line
     monkeypatch.setattr(score, "lay", counted)
+    monkeypatch.setattr(score, "lay_in_one_line", counted_in_one_line)
     return lengths
 
 
@@ -120,6 +144,7 @@ def questions(count: int, examples: int = 0, seed: int = 0) -> list[Sequence]:
 class TestStems:
     """What sequences begin with alike goes through the model once."""
 
+    @pytest.mark.usefixtures("either_way")
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("make", [bare_model, adapted_model])
     @pytest.mark.parametrize("examples", [0, 100])
@@ -134,12 +159,13 @@ class TestStems:
         found(model, sequences)
         assert sum(laid) < (0.5 if examples else 0.6) * sum(len(each.tokens) for each in sequences)
 
-    def test_what_is_asked_of_the_stem_itself_is_answered(self, tiny: Path, laid: list[int]) -> None:
+    def test_what_is_asked_of_the_stem_itself_is_answered(self, tiny: Path, laid: list[int], either_way: str) -> None:
         model, prompt = bare_model(tiny), list(range(20, 60))
         sequences = [sequence([*prompt, 100 + n, n, n], (1, 5), (30, 43)) for n in range(3, 7)]
         assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
-        assert sorted(laid) == [10, 10, 10, 10, 32]
+        assert sorted(laid) == ([2, 2, 2, 2, 40] if either_way == "in one line" else [10, 10, 10, 10, 32])
 
+    @pytest.mark.usefixtures("either_way")
     def test_little_that_is_shared_is_not(self, tiny: Path, laid: list[int]) -> None:
         random = np.random.default_rng(0)
         start = random.integers(3, 250, 20).tolist()
@@ -147,6 +173,37 @@ class TestStems:
         found(bare_model(tiny), sequences)
         assert laid == [89] * 4
 
+    def test_many_branches_in_one_line_are_cut_when_memory_runs_out(
+        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, sequences = bare_model(tiny), questions(3)
+        want, hidden, widths = found(model, sequences), LanguageModel.hidden, list[int]()
+
+        def narrow(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
+            widths.append(batch.tokens.shape[1])
+            if batch.tokens.shape[1] > 80:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return hidden(self, batch, cache)
+
+        monkeypatch.setattr(LanguageModel, "hidden", narrow)
+        assert log_likelihoods(model, sequences, stop=Interruption(), report=Report(stream=io.StringIO())) == want
+        assert max(widths) > 160
+
+    def test_what_stands_in_one_line_is_padded_once(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, sequences, widths = bare_model(tiny), random_sequences(20), list[int]()
+        hidden = LanguageModel.hidden
+
+        def counted(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
+            widths.append(batch.tokens.numel())
+            return hidden(self, batch, cache)
+
+        monkeypatch.setattr(LanguageModel, "hidden", counted)
+        found(model, sequences)
+        real = sum(max(stop for _, stop in each.spans) - 1 for each in sequences)
+        assert sum(widths[2:]) - real < stems.MULTIPLE  # behind two that try the model
+        assert not model.attends_by_rows
+
+    @pytest.mark.usefixtures("a_line_each")
     def test_many_branches_are_cut_when_memory_runs_out(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model, sequences = bare_model(tiny), questions(3)
         want, hidden = found(model, sequences), LanguageModel.hidden
@@ -187,7 +244,22 @@ class TestStems:
         model, sequences = LanguageModel(load_base(tmp_path, none, torch.float32, CPU), torch.float32), questions(2)
         with torch.no_grad():
             assert stems.shares_stems(model, 70) is shares
-        assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=2e-5)
+        want = [plain(model, each) for each in sequences]
+        assert found(model, sequences) == pytest.approx(want, rel=2e-5)
+        assert not model.attends_by_rows
+
+    def test_a_model_that_does_not_hand_the_layout_on_is_asked_line_by_line(
+        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, sequences, hidden = bare_model(tiny), questions(2), LanguageModel.hidden
+
+        def without(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
+            return hidden(self, dataclasses.replace(batch, rows=None), cache)
+
+        monkeypatch.setattr(LanguageModel, "hidden", without)
+        with torch.no_grad(), stems.in_one_line(model, 70) as one_line:
+            assert not one_line
+        assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
 
     def test_a_cache_that_cannot_be_copied_is_not_used(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = bare_model(tiny)
@@ -237,6 +309,7 @@ def test_a_sequence_of_which_nothing_is_asked_is_zero(tiny: Path) -> None:
 
 
 class TestMemory:
+    @pytest.mark.usefixtures("a_line_each")
     def test_the_batch_is_halved_until_it_fits_and_nothing_changes(
         self, tiny: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -257,6 +330,7 @@ class TestMemory:
         told = [json.loads(line) for line in log.getvalue().splitlines()]
         assert [line["batch_size"] for line in told] == [8, 4]
 
+    @pytest.mark.usefixtures("a_line_each")
     def test_one_sequence_that_does_not_fit_ends_it(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def none(self: LanguageModel, batch: Any) -> Any:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")

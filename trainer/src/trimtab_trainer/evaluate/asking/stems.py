@@ -1,13 +1,15 @@
 """What sequences begin with alike, so that it goes through the model once: a question before its choices, or examples
 before all questions.
 
-A stem is a whole number of `MULTIPLE` tokens, so that it needs no padding and what follows it lies where it would lie
-without it: the rest of each sequence is computed on the stem's keys and values.
+On a processor stems and what follows them stand in one line behind each other, without padding between them
+(`in_one_line`). Else each sequence has a line: a stem is then a whole number of `MULTIPLE` tokens, so that it needs no
+padding and what follows it lies where it would lie without it, and the rest is computed on its keys and values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import eq
@@ -16,7 +18,9 @@ import torch
 
 from ...training.batches import MicroBatch
 from ...training.machine.exhausted import is_out_of_memory
+from ...training.network.attention import supports_rows
 from ...training.network.model import LanguageModel
+from ...training.network.rows import BranchLayout
 
 MULTIPLE = 16
 """Widths of batches, and numbers of positions given to the output head, are multiples of this."""
@@ -53,6 +57,12 @@ class Stem:
         """Tokens of its longest sequence."""
         return len(self.tokens) + max(len(branch.tokens) for branch in self.branches)
 
+    @property
+    def share(self) -> int:
+        """Tokens that go through the model for each branch, where nothing is padded and the stem goes through once."""
+        tokens = len(self.tokens) + sum(len(branch.tokens) for branch in self.branches)
+        return -(-tokens // len(self.branches))
+
     def halves(self) -> tuple[Stem, ...]:
         """Return several branches as two stems of the same tokens."""
         middle = len(self.branches) // 2
@@ -68,20 +78,68 @@ def shares_stems(model: LanguageModel, longest: int) -> bool:
     Args:
         longest: tokens of a sequence at most.
     """
+    return _attends_to_all(model, longest) and _computes_alike(model)
+
+
+@contextmanager
+def in_one_line(model: LanguageModel, longest: int) -> Iterator[bool]:
+    """Tell in the block whether a model computes stems and branches in one line, as `lay_in_one_line` lays them.
+
+    On a processor alone, where a product of fewer rows takes less time; an accelerator takes a batch in one call. That
+    all layers are given the layout is tried.
+
+    Args:
+        longest: tokens of a sequence at most.
+    """
+    if model.device.type != "cpu" or not supports_rows(model.causal) or not _attends_to_all(model, longest):
+        yield False
+        return
+    model.attend_by_rows()
+    try:
+        alike = _computes_alike_in_one_line(model)
+        if not alike:
+            model.attend_under_masks()
+        yield alike
+    finally:
+        model.attend_under_masks()
+
+
+def _attends_to_all(model: LanguageModel, longest: int) -> bool:
+    """Tell whether a token's layers know of what came before its keys and values alone, and all of these."""
     config = model.causal.config.get_text_config()
     layers = frozenset(getattr(config, "layer_types", None) or ATTENTION)
     window = getattr(config, "sliding_window", None)
     if model.position_axes != 1 or not layers <= ATTENTION or getattr(model.causal, "_is_stateful", False):
         return False
-    return (window is None or longest <= window) and _computes_alike(model)
+    return window is None or longest <= window
+
+
+def _probed(model: LanguageModel) -> tuple[tuple[int, ...], tuple[int, ...], torch.Tensor]:
+    """Return a stem, what follows it, and the hidden states float32 [1, T, H] of that in one piece."""
+    size = int(model.causal.get_input_embeddings().weight.shape[0])
+    tokens = tuple(7 * number % size for number in range(3 * MULTIPLE))
+    stem, rest = tokens[: 2 * MULTIPLE], tokens[2 * MULTIPLE :]
+    return stem, rest, model.hidden(lay([tokens], model.device))[:, len(stem) :].float()
+
+
+def _computes_alike_in_one_line(model: LanguageModel) -> bool:
+    """Compare a few tokens behind a stem, beside others, with the same in one piece."""
+    stem, rest, whole = _probed(model)
+    try:
+        states = model.hidden(
+            lay_in_one_line([Stem(stem, (Branch(rest[::-1], (0,)), Branch(rest, (1,))))], model.device)
+        )
+    except Exception as error:  # models that take no layout raise anything
+        if is_out_of_memory(error):
+            raise
+        return False
+    behind = states[0, len(stem) + len(rest) : len(stem) + 2 * len(rest)].float()
+    return bool((whole[0] - behind).norm() <= ALIKE[model.compute_type] * whole.norm())
 
 
 def _computes_alike(model: LanguageModel) -> bool:
     """Compare a few tokens behind a stem with the same in one piece."""
-    size = int(model.causal.get_input_embeddings().weight.shape[0])
-    tokens = tuple(7 * number % size for number in range(3 * MULTIPLE))
-    stem, rest = tokens[: 2 * MULTIPLE], tokens[2 * MULTIPLE :]
-    whole = model.hidden(lay([tokens], model.device))[:, len(stem) :].float()
+    stem, rest, whole = _probed(model)
     try:
         cache = model.cache()
         model.hidden(lay([stem], model.device), cache)
@@ -105,15 +163,35 @@ def lay(sequences: list[tuple[int, ...]], where: torch.device, behind: int = 0) 
     return MicroBatch(tokens.to(where), positions.to(where), tokens, sum(map(len, sequences)), 0)
 
 
-def stems_of(inputs: Sequence[tuple[int, ...]], *, shared: bool) -> list[Stem]:
+def lay_in_one_line(batch: list[Stem], where: torch.device) -> MicroBatch:
+    """Return stems, each with its branches behind it, as one line, padded to a multiple of 16."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    for stem in batch:
+        for start, each in [(0, stem.tokens), *((len(stem.tokens), branch.tokens) for branch in stem.branches)]:
+            tokens += each
+            positions += range(start, start + len(each))
+    real = len(tokens)
+    spare = -real % MULTIPLE if real else MULTIPLE
+    laid = torch.tensor([tokens + [0] * spare], dtype=torch.int64)
+    counted = torch.tensor([positions + [0] * spare], dtype=torch.int64)
+    layout = BranchLayout(
+        tuple((len(stem.tokens), tuple(len(branch.tokens) for branch in stem.branches)) for stem in batch)
+    )
+    return MicroBatch(laid.to(where), counted.to(where), laid, real, 0, rows=layout)
+
+
+def stems_of(inputs: Sequence[tuple[int, ...]], *, shared: bool, multiple: int = MULTIPLE) -> list[Stem]:
     """Return what goes through the model for some inputs: each is in one branch of one stem.
 
     Args:
         inputs: tokens, any of them may be empty.
         shared: whether branches may share a stem.
+        multiple: what the tokens of a stem are a whole number of.
     """
     found = []
-    for tokens, branches in _grouped(_branches(inputs)) if shared else [((), [each]) for each in _branches(inputs)]:
+    alone = _branches(inputs)
+    for tokens, branches in _grouped(alone, multiple) if shared else [((), [each]) for each in alone]:
         behind = [Branch(each.tokens[len(tokens) :], each.members) for each in branches]
         found += [Stem(tokens, tuple(behind[at : at + MOST_BRANCHES])) for at in range(0, len(behind), MOST_BRANCHES)]
     # Back to the order of the sequences, so that which ones stand together in a batch is easy to tell.
@@ -132,13 +210,13 @@ def _branches(inputs: Sequence[tuple[int, ...]]) -> list[Branch]:
     return [Branch(tokens, tuple(sorted(members))) for tokens, members in groups]
 
 
-def _grouped(branches: list[Branch]) -> Iterator[tuple[tuple[int, ...], list[Branch]]]:
+def _grouped(branches: list[Branch], multiple: int) -> Iterator[tuple[tuple[int, ...], list[Branch]]]:
     """Yield a stem and its branches, cut from a list in which each stands beside those that begin most like it."""
     group: list[Branch] = []
     stem = 0
     for branch in branches:
         if group:
-            common = _alike(group[-1].tokens, branch.tokens) // MULTIPLE * MULTIPLE
+            common = _alike(group[-1].tokens, branch.tokens) // multiple * multiple
             common = min(common, stem) if len(group) > 1 else common
             saved = common * len(group) - stem * (len(group) - 1)
             if common and saved >= LEAST_SAVED * len(branch.tokens):
