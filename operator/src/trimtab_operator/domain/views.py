@@ -317,6 +317,8 @@ class PodView:
     waiting_message: str = ""
     blocked_by: str = ""
     """Which container it is that waits so, where it has to start before the one that does the work."""
+    starts_since: datetime | None = None
+    """Of one that is to stay beside it, a native sidecar: since when it runs without having started."""
     started: datetime | None = None
     running: bool = False
     terminated: bool = False
@@ -397,6 +399,7 @@ class PodView:
             waiting_reason=_text(waiting.get("reason", "")),
             waiting_message=_text(waiting.get("message", "")),
             blocked_by=_text(blocked.get("name", "")),
+            starts_since=_starts_since(body.get("spec", {}), blocked),
             started=parse_time(running.get("startedAt") or terminated.get("startedAt")),
             running=bool(running),
             terminated=bool(terminated),
@@ -430,7 +433,7 @@ def _blocked_by(spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str,
 
     A native sidecar is one too, that has started when it says so. Others say so as soon as they run, and have to end.
     """
-    stay = {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
+    stay = _native_sidecars(spec)
     for each in status.get("initContainerStatuses") or ():
         state = each.get("state", {})
         waits = (state.get("waiting") or {}).get("reason", "PodInitializing") != "PodInitializing"
@@ -438,6 +441,15 @@ def _blocked_by(spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str,
         if waits or (state.get("running") and (has_to_end or not each.get("started"))):
             return dict(each)
     return {}
+
+
+def _native_sidecars(spec: Mapping[str, Any]) -> set[object]:
+    return {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
+
+
+def _starts_since(spec: Mapping[str, Any], blocked: Mapping[str, Any]) -> datetime | None:
+    running = (blocked.get("state") or {}).get("running") or {}
+    return parse_time(running.get("startedAt")) if blocked.get("name") in _native_sidecars(spec) else None
 
 
 def _failed_beside(statuses: list[dict[str, Any]]) -> str:
