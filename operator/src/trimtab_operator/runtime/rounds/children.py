@@ -54,8 +54,8 @@ def note_of_nobodys(resource: Resource, made: Body) -> Note | None:
         return None
     name, what = made["metadata"]["name"], f"{resource.kind} {made['metadata']['name']}"
     words = (
-        f"{what} has no owner, because a policy or a webhook takes owners away: it stays when this object is deleted. Let "
-        f"owners be there, and delete it then: kubectl delete {resource.plural} {name}"
+        f"{what} has no owner, because a policy or a webhook takes owners away: it stays when this object is deleted. "
+        f"Let owners be there, and delete it then: kubectl delete {resource.plural} {name}"
     )
     return Note("Warning", "OwnerTaken", words)
 
