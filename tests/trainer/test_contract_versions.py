@@ -76,6 +76,37 @@ def test_success_is_success_however_much_more_a_later_trainer_says() -> None:
     assert read.outcome == OUTCOME
 
 
+BESIDE: dict[str, dict[str, Any]] = {
+    "a warning with more to it": {"warnings": [{"code": "w1", "text": "slow"}, "a plain one"]},
+    "warnings that are no list": {"warnings": "slow"},
+    "a message in several languages": {"message": {"en": "done"}},
+    "no message": {"message": None},
+    "a pause that is no whole number": {"retryAfterSeconds": 1.5},
+    "a pause of the past": {"retryAfterSeconds": -1},
+    "no summary": {"summary": None},
+    "another summary": {"summary": [5]},
+    "a name of a device that is long": {"summary": {"ranks": [{"device": "H" * 500}]}},
+    "ranks of another form": {"summary": {"ranks": {"0": "H200"}}},
+    "ranks of a larger world": {"summary": {"ranks": [{}] * 1025}},
+    "modules with more to them": {"artifact": {**WORDS.to_json()["artifact"], "targetModules": [{"name": "q"}, "v"]}},
+}
+
+
+@pytest.mark.parametrize("said", BESIDE.values(), ids=BESIDE)
+def test_success_is_success_whatever_is_said_beside_it(said: dict[str, Any]) -> None:
+    read = TerminationMessage.decode(json.dumps({**WORDS.to_json(), **said}))
+    assert read is not None
+    assert read.artifact is not None
+    assert (read.reason, read.artifact.digest, read.outcome) == (Reason.COMPLETED, DIGEST, OUTCOME)
+    assert TerminationMessage.decode(read.encode()) == read
+
+
+def test_a_rank_that_cannot_be_read_makes_no_whole_model_of_an_adapter() -> None:
+    said = {**WORDS.to_json(), "artifact": {**WORDS.to_json()["artifact"], "rank": "8"}}
+    read = TerminationMessage.decode(json.dumps({**said, "artifact": {**said["artifact"], "rank": {"all": 8}}}))
+    assert read is None
+
+
 def test_a_reason_of_a_later_trainer_is_kept_as_its_word() -> None:
     read = TerminationMessage.decode(json.dumps({**WORDS.to_json(), "reason": "NodeTooHot"}))
     assert read is not None

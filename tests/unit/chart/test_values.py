@@ -178,6 +178,7 @@ CASES: dict[str, tuple[Any, Look, Any]] = {
     "settings.nameTakenSeconds": (5, env("NAME_TAKEN_SECONDS"), "5"),
     "settings.retrySeconds": (1, env("RETRY_SECONDS"), "1"),
     "settings.deleteWhatGitopsTracks": (True, env("DELETE_WHAT_GITOPS_TRACKS"), "true"),
+    "settings.gitopsLabels": (["a.example/app", "b.example/app"], env("GITOPS_LABELS"), "a.example/app,b.example/app"),
     "settings.auditSeconds": (60, env("AUDIT_SECONDS"), "60"),
     "settings.requestSeconds": (30, env("REQUEST_SECONDS"), "30"),
     "settings.leaseSeconds": (15, env("LEASE_SECONDS"), "15"),

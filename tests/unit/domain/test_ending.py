@@ -99,6 +99,47 @@ def test_a_deadline_is_named_where_no_pod_is_left_of_what_ran() -> None:
     )
 
 
+BEFORE: dict[str, tuple[dict[str, Any], int, bool, tuple[str, str]]] = {
+    "an init container that failed": ({}, 1, False, ("ContainerFailed", "failures")),
+    "an init container that failed, in a pod that is deleted since": ({}, 1, True, ("ContainerFailed", "failures")),
+    "an init container that a deletion stopped": ({}, 143, True, ("PodFailed", "disruptions")),
+    "an init container that a deletion killed": ({}, 137, True, ("PodFailed", "disruptions")),
+    "a sidecar that a deletion stopped": ({"restartPolicy": "Always"}, 143, True, ("PodFailed", "disruptions")),
+    "a sidecar that a deletion made fail": ({"restartPolicy": "Always"}, 1, True, ("PodFailed", "disruptions")),
+}
+
+
+@pytest.mark.parametrize(("spec", "code", "deleted", "want"), BEFORE.values(), ids=BEFORE)
+def test_what_ended_before_the_trainer_began_is_a_failure_unless_somebody_stopped_it(
+    spec: dict[str, Any], code: int, deleted: bool, want: tuple[str, str]
+) -> None:
+    """A native sidecar fails no pod: it is started again, or stopped with the pod, by whatever exit code."""
+    world = World().settle().prepared()
+    job = world.current
+    owner = {"kind": "Job", "name": job.name, "uid": job.uid, "controller": True}
+    metadata = {"namespace": "team", "name": "x", "uid": "u", "ownerReferences": [owner]}
+    if deleted:
+        metadata["deletionTimestamp"] = format_time(world.now)
+    ended = {"terminated": {"exitCode": code, "reason": "Error"}}
+    body = {
+        "metadata": {**metadata, "labels": {"trimtab.dev/finetunejob": "demo"}},
+        "spec": {"initContainers": [{"name": "istio-proxy", **spec}]},
+        "status": {
+            "phase": "Failed",
+            "initContainerStatuses": [{"name": "istio-proxy", "state": ended}],
+            "containerStatuses": [{"name": "trainer", "state": {"waiting": {"reason": "PodInitializing"}}}],
+        },
+    }
+    view = PodView.of(body)
+    assert view is not None
+    world.pods = [view]
+    limit = "Job has reached the specified backoff limit"
+    world.change_job(failed=True, active=0, ended=world.now, failed_message=limit).settle()
+    attempt = world.job.status.attempts[1]
+    assert (attempt.reason, attempt.charged_to) == want
+    assert ("somebody deleted the pod" in str(attempt.message)) is (want[1] == "disruptions")
+
+
 OWN = {
     "an exit code of its own": (255, {"terminated_reason": "Error"}, "exited with code 255"),
     "a signal of its own": (139, {}, "killed by signal 11"),

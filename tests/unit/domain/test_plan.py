@@ -1032,6 +1032,8 @@ def test_a_question_about_the_node_is_followed_by_one_about_the_pod() -> None:
 TRACKED = {
     "Argo CD": {"annotations": {"argocd.argoproj.io/tracking-id": "x"}},
     "Flux": {"labels": {"kustomize.toolkit.fluxcd.io/name": "x"}},
+    "the Flux Operator": {"labels": {"resourceset.fluxcd.controlplane.io/name": "x"}},
+    "Kluctl": {"labels": {"kluctl.io/discriminator": "x"}},
     "Crossplane": {"labels": {"crossplane.io/composite": "x"}},
     "Karmada": {"labels": {"karmada.io/managed": "true"}},
     "kro": {"labels": {"kro.run/owned": "true"}},
@@ -1052,6 +1054,15 @@ def test_what_a_tool_would_create_again_is_not_deleted_by_its_time(metadata: dic
     settings = replace(world.observed().settings, delete_what_gitops_tracks=True)
     made = plan(replace(world.observed(), settings=settings), world.now)
     assert [type(action) for action in made.actions] == [Delete]
+
+
+def test_a_label_that_a_tool_is_told_to_track_by_is_such_a_mark() -> None:
+    """Argo CD's application.instanceLabelKey: nobody else knows it."""
+    world = World(ttlSecondsAfterFinished=60, labels={"platform.example/app": "x"}).settle().prepared(artifact=ARTIFACT)
+    observed = world.after(3600).observed()
+    assert [type(action) for action in plan(observed, world.now).actions] == [Delete]
+    settings = replace(observed.settings, gitops_labels=("platform.example/app",))
+    assert plan(replace(observed, settings=settings), world.now).actions == ()
 
 
 def test_what_we_suspended_goes_on_though_an_operator_that_did_not_understand_it_led_in_between() -> None:

@@ -194,23 +194,40 @@ def test_a_node_that_cannot_set_a_pod_up_is_told_and_another_is_tried(event: tup
     assert world.after(10).settle().job_names == ["demo-prepare-0", "demo-prepare-1"]
 
 
-@pytest.mark.parametrize("sidecar", [False, True])
-def test_what_an_injector_put_before_the_trainer_and_does_not_end_is_named(sidecar: bool) -> None:
-    """A kubelet says of a container that is to end that it has started as soon as it runs."""
-    spec = {"name": "vault-agent-init", **({"restartPolicy": "Always"} if sidecar else {})}
-    running = {"name": "vault-agent-init", "state": {"running": {"startedAt": "2026-01-05T12:00:00Z"}}}
-    world, trainer = World().settle(), waits("PodInitializing", "")
+def injected(world: World, *, sidecar: bool, **status: Any) -> World:
+    """Have a container that an injector put before the trainer run since noon."""
+    spec = {"name": "vault-agent", **({"restartPolicy": "Always"} if sidecar else {})}
+    told = {"name": "vault-agent", "state": {"running": {"startedAt": "2026-01-05T12:00:00Z"}}, **status}
+    trainer = waits("PodInitializing", "")
+    return shows(world, [spec], conditions=[ON_ITS_NODE], initContainerStatuses=[told], containerStatuses=trainer)
 
-    def runs(**status: Any) -> World:
-        told = {**running, **status}
-        return shows(world, [spec], conditions=[ON_ITS_NODE], initContainerStatuses=[told], containerStatuses=trainer)
 
-    assert runs(started=not sidecar).settle().state == "Preparing"
+def test_what_an_injector_put_before_the_trainer_and_does_not_end_is_named() -> None:
+    """A kubelet says of a container that is to end that it has started as soon as it runs. It may have much to do."""
+    world = injected(World().settle(), sidecar=False, started=True).settle()
+    assert world.state == "Preparing"
     world.after(100_000).settle()
     assert (world.state, world.succeeded) == ("Pending", "Unknown")
-    assert "container vault-agent-init" in world.message
-    after = {"started": True} if sidecar else {"state": {"terminated": {"exitCode": 0}}}
-    assert runs(**after).settle().state == "Preparing"
+    assert "container vault-agent, which comes before the trainer" in world.message
+    ended = {"terminated": {"exitCode": 0}}
+    assert injected(world, sidecar=False, state=ended).settle().state == "Preparing"
+
+
+def test_a_sidecar_that_runs_and_never_starts_holds_the_pod_no_longer_than_one_may_take_to_start() -> None:
+    """Its startupProbe fails, or a kubelet has given it up: no trainer begins, and accelerators are held."""
+    world = injected(World().settle(), sidecar=True, started=False).after(599).settle()
+    assert (world.state, world.succeeded) == ("Pending", "Unknown")
+    assert "container vault-agent, which comes before the trainer and stays beside it" in world.message
+    assert "startupProbe" in world.message
+    world.after(1).settle()
+    attempt = world.job.status.attempts[0]
+    assert (world.state, attempt.reason, attempt.charged_to) == ("Retrying", "PodFailed", "disruptions")
+    assert world.deleted == ["demo-prepare-0"]
+
+
+def test_a_sidecar_that_has_started_holds_nothing_up() -> None:
+    world = injected(World().settle(), sidecar=True, started=True)
+    assert world.after(10_000).settle().state == "Preparing"
 
 
 def test_a_run_configuration_that_somebody_deleted_is_made_again() -> None:

@@ -300,6 +300,24 @@ async def test_a_run_configuration_whose_owner_a_policy_takes_is_used_all_the_sa
     assert (world.jobs, world.said[0]) == ([NAME], "Preparing")
 
 
+async def test_a_run_configuration_that_nobody_will_collect_is_told_of(world: World) -> None:
+    await world.settle()
+    assert warned(world) == []
+    world = World()
+    world.changes[CONFIGMAPS] = disowned
+    await world.settle()
+    ((reason, words),) = warned(world)
+    (name,) = [name for plural, _, name in world.api.objects if plural == "configmaps"]
+    assert reason == "OwnerTaken"
+    assert words.startswith(f"ConfigMap {name} has no owner")
+    assert words.endswith(f"kubectl delete configmaps {name}")
+
+
+def warned(world: World) -> list[tuple[str, str]]:
+    events = [body for (plural, _, _), body in world.api.objects.items() if plural == "events"]
+    return [(each["reason"], each["note"]) for each in events if each["type"] == "Warning"]
+
+
 async def test_a_run_configuration_of_nobodys_that_says_something_else_is_not_used(world: World) -> None:
     def otherwise(body: Body) -> Body:
         return disowned({**body, "data": {"run.json": "{}"}})

@@ -44,7 +44,9 @@ def lived(metric: str, status: Ended) -> tuple[Measure, ...]:
 
 def comes_back(metadata: ObjectMeta, settings: Settings) -> str | None:
     """Return the mark of a tool that would create the object again as soon as it is deleted, and so run it for ever."""
-    return None if settings.delete_what_gitops_tracks else tracked_by(metadata.labels, metadata.annotations)
+    if settings.delete_what_gitops_tracks:
+        return None
+    return tracked_by(metadata.labels, metadata.annotations, settings.gitops_labels)
 
 
 def time_is_over(

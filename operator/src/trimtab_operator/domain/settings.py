@@ -85,3 +85,5 @@ class Settings:
     shared_memory_size: str = "1Gi"
     delete_what_gitops_tracks: bool = False
     """Whether a TTL also deletes what a tool keeps that would create it again, see `gitops`."""
+    gitops_labels: tuple[str, ...] = ()
+    """Labels by which such a tool tracks what it keeps here, beside those that only such a tool writes."""

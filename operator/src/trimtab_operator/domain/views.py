@@ -7,6 +7,7 @@ nothing in an object of the right shape raises, and a view has at most a few kB 
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +75,8 @@ WORDS_KEPT = 256
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _DIGITS = re.compile(r"[0-9a-f]{8}")
 
+STOPPED = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
+"""Exit codes of who was told to end, and of who took longer than its grace period."""
 YEARS = range(2000, 3000)
 """What lies elsewhere is no time at all: a container that never started "began" in 1970, and sums would overflow."""
 
@@ -317,6 +320,8 @@ class PodView:
     waiting_message: str = ""
     blocked_by: str = ""
     """Which container it is that waits so, where it has to start before the one that does the work."""
+    starts_since: datetime | None = None
+    """Of one that is to stay beside it, a native sidecar: since when it runs without having started."""
     started: datetime | None = None
     running: bool = False
     terminated: bool = False
@@ -397,6 +402,7 @@ class PodView:
             waiting_reason=_text(waiting.get("reason", "")),
             waiting_message=_text(waiting.get("message", "")),
             blocked_by=_text(blocked.get("name", "")),
+            starts_since=_starts_since(body.get("spec", {}), blocked),
             started=parse_time(running.get("startedAt") or terminated.get("startedAt")),
             running=bool(running),
             terminated=bool(terminated),
@@ -404,7 +410,7 @@ class PodView:
             terminated_reason=_text(terminated.get("reason", "")),
             terminated_time=parse_time(terminated.get("finishedAt")),
             said=str(terminated.get("message") or "")[-TERMINATION_MESSAGE_BYTES:],
-            beside=_failed_beside(statuses) if status.get("phase") == "Failed" else "",
+            beside=_failed_beside(body, statuses) if status.get("phase") == "Failed" else "",
             index=_index_of(metadata),
             stage=intern(_text(labels.get(STAGE_LABEL))),
         )
@@ -430,7 +436,7 @@ def _blocked_by(spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str,
 
     A native sidecar is one too, that has started when it says so. Others say so as soon as they run, and have to end.
     """
-    stay = {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
+    stay = _native_sidecars(spec)
     for each in status.get("initContainerStatuses") or ():
         state = each.get("state", {})
         waits = (state.get("waiting") or {}).get("reason", "PodInitializing") != "PodInitializing"
@@ -440,11 +446,25 @@ def _blocked_by(spec: Mapping[str, Any], status: Mapping[str, Any]) -> dict[str,
     return {}
 
 
-def _failed_beside(statuses: list[dict[str, Any]]) -> str:
-    """Return which container other than the one that does the work has failed, the first of them, "" if none has."""
+def _native_sidecars(spec: Mapping[str, Any]) -> set[object]:
+    return {each.get("name") for each in spec.get("initContainers") or () if each.get("restartPolicy") == "Always"}
+
+
+def _starts_since(spec: Mapping[str, Any], blocked: Mapping[str, Any]) -> datetime | None:
+    running = (blocked.get("state") or {}).get("running") or {}
+    return parse_time(running.get("startedAt")) if blocked.get("name") in _native_sidecars(spec) else None
+
+
+def _failed_beside(body: Mapping[str, Any], statuses: list[dict[str, Any]]) -> str:
+    """Return which container other than the one that does the work has failed, the first of them, "" if none has.
+
+    What was told to end with its pod has not failed, and a native sidecar never fails one, whatever its exit code.
+    """
+    others, deleted = {CONTAINER, *_native_sidecars(body.get("spec", {}))}, "deletionTimestamp" in body["metadata"]
     for each in statuses:
         ended = each.get("state", {}).get("terminated") or {}
-        if each["name"] != CONTAINER and ended.get("exitCode"):
+        told_to = deleted and ended.get("exitCode") in STOPPED and ended.get("reason") != "OOMKilled"
+        if each["name"] not in others and ended.get("exitCode") and not told_to:
             return f"container {each['name']} exited with code {ended['exitCode']}"
     return ""
 

@@ -63,6 +63,8 @@ class Settings(BaseModel):
     retry_seconds: SECONDS = 10
     delete_what_gitops_tracks: bool = False
     """Whether ttlSecondsAfterFinished also deletes what Argo CD, Flux and the like would create again."""
+    gitops_labels: NAMES = ()
+    """Labels by which such a tool is told to track."""
     prepare_resources: RESOURCES = Field(default={})
     train_resources: RESOURCES = Field(default={})
     work_pods: Annotated[PodDefaults, BeforeValidator(_from_json)] = Field(default_factory=PodDefaults)
@@ -116,6 +118,7 @@ class Settings(BaseModel):
             name_taken_seconds=self.name_taken_seconds,
             retry_seconds=self.retry_seconds,
             delete_what_gitops_tracks=self.delete_what_gitops_tracks,
+            gitops_labels=self.gitops_labels,
             prepare_resources=self.prepare_resources,
             train_resources=self.train_resources,
             work_pods=self.work_pods,

@@ -135,3 +135,21 @@ def test_a_pod_that_tells_of_a_sequence_that_cannot_be_concerns_itself_alone() -
     assert world.rollout.status.sequence[0] == 7
     assert [agent.shares[NAME].sequence[0] for agent in world.agents[1:]] == [7, 7]
     assert liar.shares[NAME].sequence[0] > 2**60
+
+
+BEYOND_ALL = 2**63 - 1
+"""What a field of the API holds at most."""
+
+
+@pytest.mark.parametrize("sequence", [[BEYOND_ALL, BEYOND_ALL], [7, BEYOND_ALL], [BEYOND_ALL, 0]])
+def test_a_status_that_tells_of_a_sequence_that_cannot_be_freezes_nothing(sequence: list[int]) -> None:
+    """As somebody wrote it, or a tool that restores what it does not understand."""
+    world = led(7)
+    body = world.rollout.model_dump(mode="json", by_alias=True, exclude_none=True)
+    world.rollout = type(world.rollout).parse({**body, "status": {**body["status"], "sequence": sequence}})
+    world.edit(source={"artifact": artifact("b")}).after(5)
+    world.after(100)
+    assert world.condition() == ("True", "Serving")
+    assert world.aliases == [{revision("b"): 100}] * 3
+    assert world.rollout.status.sequence is not None
+    assert world.rollout.status.sequence[0] == 7

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from enum import IntEnum, StrEnum
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from .curve import Curve
 from .evaluation import EvaluationOutcome, PreparedEvaluation
 from .exporting import Exported
-from .gate.figures import COUNT, CURVES, FIGURE, PREFERENCE, WHOLE
+from .gate.figures import COUNT, CURVES, FIGURE, PREFERENCE, TEXT, TEXTS, WHOLE
 from .hub import Mirrored
 from .model import Received, speaks
 from .run import RUN_VERSION
@@ -28,6 +28,7 @@ PACKED_OUTCOME_BYTES = 3072
 """What of it the outcome of an evaluation may take; the rest is for the message and what was prepared."""
 
 
+DEVICE_LENGTH, RANKS_MAXIMUM = 128, 1024
 _WORD = re.compile(r"[A-Z][A-Za-z0-9]{0,63}")
 _OTHER = re.compile(r"trimtab\.dev/run/v[0-9][0-9.]{0,15}")
 
@@ -162,7 +163,7 @@ class Artifact(Received):
     uri: str = Field(max_length=1200)
     digest: DIGEST
     rank: int | None = Field(default=None, ge=1, le=2**31 - 1)
-    target_modules: list[str] = Field(default=[])
+    target_modules: Annotated[list[str], TEXTS] = Field(default=[])
     base_model_digest: DIGEST
     report_uri: str | None = Field(
         default=None, alias="reportURI", max_length=1200, description="reportURI of report.html"
@@ -177,8 +178,17 @@ class Artifact(Received):
 class Rank(Received):
     """One of the processes that trained: what it computed on, and the most memory that it took there."""
 
-    device: str = Field(default="", max_length=128)
+    device: Annotated[str, BeforeValidator(lambda told: told[:DEVICE_LENGTH] if isinstance(told, str) else "")] = Field(
+        default="", max_length=DEVICE_LENGTH
+    )
     memory_peak_bytes: COUNT = None
+
+
+def ranks_told(told: object) -> object:
+    """Return what is told of processes, None for what is no list of such."""
+    if not isinstance(told, list | tuple) or len(told) > RANKS_MAXIMUM:
+        return None
+    return told if all(isinstance(each, dict | Rank) for each in told) else None
 
 
 class Summary(Received):
@@ -194,30 +204,43 @@ class Summary(Received):
     checkpoint_step: COUNT = Field(default=None, description="checkpointStep: newest checkpoint in storage")
     tokens_per_second: FIGURE = None
     world_size: COUNT = Field(default=None, description="worldSize: processes that trained, each on its accelerator")
-    ranks: tuple[Rank, ...] | None = Field(default=None, max_length=1024, description="ranks: those, if several")
+    ranks: Annotated[tuple[Rank, ...] | None, BeforeValidator(ranks_told)] = Field(
+        default=None, max_length=RANKS_MAXIMUM, description="ranks: those, if several"
+    )
     preference: PREFERENCE = Field(default=None, description="preference method's figures over the newest steps")
     validation_preference: PREFERENCE = Field(default=None, description="validationPreference: on the validation rows")
     test_preference: PREFERENCE = Field(default=None, description="testPreference: on the test rows")
     curve: CURVES = None
 
 
+def summary_told(told: object) -> object:
+    """Return figures of the end, none for what is no set of such."""
+    return told if isinstance(told, dict | Summary) else Summary()
+
+
 class TerminationMessage(Received):
-    """What the last words of a container are: at most 4 kB of JSON in the termination log."""
+    """What the last words of a container are: at most 4 kB of JSON in the termination log.
+
+    What is beside the result and cannot be read, as a later version may say it otherwise, is left out: a success that
+    could not be read would be trained again.
+    """
 
     version: str = CONTRACT_VERSION
     stage: Stage
     run_uid: str
     attempt: int
     reason: Reason
-    message: str = ""
-    warnings: tuple[str, ...] = Field(default=(), description="what a person should know though it ended well")
-    retry_after_seconds: int | None = Field(
-        default=None, ge=0, description="retryAfterSeconds: how long a hub asks to be left alone"
+    message: TEXT = ""
+    warnings: Annotated[tuple[str, ...], TEXTS] = Field(
+        default=(), description="what a person should know though it ended well"
+    )
+    retry_after_seconds: COUNT = Field(
+        default=None, description="retryAfterSeconds: how long a hub asks to be left alone"
     )
     mirrored: Mirrored | None = None
     prepared: Prepared | None = None
     artifact: Artifact | None = None
-    summary: Summary = Summary()
+    summary: Annotated[Summary, BeforeValidator(summary_told)] = Summary()
     prepared_evaluation: PreparedEvaluation | None = None
     answers_digest: DIGEST | None = Field(
         default=None,

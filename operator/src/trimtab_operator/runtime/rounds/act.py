@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from ...api.definitions.schema import Schema, structural
 from ...domain.kind import AnyKind
-from ...domain.plan import Action, Adopt, Create, Delete, Suspend
+from ...domain.plan import Action, Adopt, Create, Delete, Note, Suspend
 from ...domain.views import OWNER_LABELS, controller_of
 from .. import metrics
 from ..cluster.cache import Cache, Store, version_of
@@ -39,7 +39,7 @@ from ..kube import (
     Unreachable,
 )
 from ..logs import keys
-from .children import made_otherwise, serves_as_well, was_made_here
+from .children import made_otherwise, note_of_nobodys, serves_as_well, was_made_here
 from .gate import admitted, changes
 from .workqueue import Retry
 
@@ -77,8 +77,8 @@ class Actor:
         self._own = frozenset(cache.owners)
         self._follow = cache.follow
 
-    async def act(self, action: Action | Adopt, about: dict[str, Any]) -> None:
-        """Carry out one action.
+    async def act(self, action: Action | Adopt, about: dict[str, Any]) -> Note | None:
+        """Carry out one action; return what a person should know of what came of it.
 
         Raises:
             NameIsTaken: something else has the name of what is to be created.
@@ -87,15 +87,16 @@ class Actor:
         """
         match action:
             case Create(body):
-                await self._create(body, about)
+                return await self._create(body, about)
             case Delete():
                 await self._delete(action, about)
             case Suspend():
                 await self._suspend(action, about)
             case Adopt(body):
                 await self._adopt(body, about)
+        return None
 
-    async def _create(self, body: Body, about: dict[str, Any]) -> None:
+    async def _create(self, body: Body, about: dict[str, Any]) -> Note | None:
         resource, metadata = BY_KIND[body["kind"]], body["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         begun = self._now()
@@ -113,6 +114,7 @@ class Actor:
             log.info("created", extra=keys(**about, child=f"{body['kind']}/{name}"))
             await self._refuse_another(resource, created, body, about)
         self._learn_of_child(resource, created)
+        return note_of_nobodys(resource, created)
 
     async def _made_unheard(self, resource: Resource, body: Body, begun: datetime) -> Body | None:
         """Return what a creation without an answer has made, None where it is not known to have made anything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from ...domain.plan import Note
 from ...domain.views import INPUTS_LABEL, JobView, controller_of, parse_time
 from ..kube import JOBS, USER_AGENT, Body, Resource
 
@@ -42,6 +43,21 @@ def made_otherwise(resource: Resource, created: Body, asked: Body) -> str:
 def serves_as_well(found: Body, asked: Body) -> bool:
     """Tell whether what has the name of a child, and no owner, can be used in its place: it says the very same."""
     return controller_of(found) is None and _says(found, {**asked, "metadata": {}})
+
+
+def note_of_nobodys(resource: Resource, made: Body) -> Note | None:
+    """Return what to say of a child that has no owner, None of any other: nobody collects it.
+
+    The operator has no right to change or delete such objects of a namespace: it would have it to all of them.
+    """
+    if controller_of(made) is not None:
+        return None
+    name, what = made["metadata"]["name"], f"{resource.kind} {made['metadata']['name']}"
+    words = (
+        f"{what} has no owner, because a policy or a webhook takes owners away: it stays when this object is deleted. "
+        f"Let owners be there, and delete it then: kubectl delete {resource.plural} {name}"
+    )
+    return Note("Warning", "OwnerTaken", words)
 
 
 def _says(found: object, asked: object) -> bool:

@@ -180,7 +180,7 @@ class Reconciler:
         about, hindered = about_of(body), False
         for action in made.actions:
             try:
-                await self._actor.act(action, about)
+                await self._tell(body, await self._actor.act(action, about))
             except NameIsTaken as taken:
                 self._troubles.name_taken(key, taken.resource, taken.name, nobodys=taken.nobodys)
                 log.warning("name taken", extra=keys(**about, child=str(taken)))
@@ -210,10 +210,14 @@ class Reconciler:
             if isinstance(action, Adopt):  # whoever takes away what it gives back may do so again at once
                 self._troubles.stood_beside(key)
             try:
-                await self._actor.act(action, about)
+                await self._tell(body, await self._actor.act(action, about))
             except (NameIsTaken, ApiError, Unreachable) as error:
                 self._troubles.stood_beside(key)
                 log.warning("not made beside", extra=keys(**about, err=str(error)))
+
+    async def _tell(self, body: Body, note: Note | None) -> None:
+        if note is not None:
+            await self._events.post(body, (note,))
 
     async def _tell_of_refusal(self, key: Key, made: Plan, body: Body) -> None:
         """Post an event of what is refused for the first time and no status can tell of, such as a TTL's deletion."""

@@ -1,4 +1,4 @@
-"""Figures that the other side tells: one that cannot be kept is left out, and is no reason to leave out the others."""
+"""Figures and words of the other side: what cannot be kept is left out, and is no reason to leave out the others."""
 
 from __future__ import annotations
 
@@ -43,10 +43,23 @@ def preference(told: object) -> object:
     return told if isinstance(told, dict | PreferenceFigures) else None
 
 
+def text(told: object) -> object:
+    """Return a text, an empty one for anything else."""
+    return told if isinstance(told, str) else ""
+
+
+def texts(told: object) -> object:
+    """Return the texts among what is listed."""
+    return [each for each in told if isinstance(each, str)] if isinstance(told, list | tuple) else []
+
+
 WHOLE = Annotated[int, Field(ge=0, le=COUNTED_TO)]
 """Without which the rest means nothing."""
 COUNT = Annotated[int | None, BeforeValidator(count)]
 FIGURE = Annotated[float | None, BeforeValidator(figure)]
+TEXT = Annotated[str, BeforeValidator(text)]
+TEXTS = BeforeValidator(texts)
+"""Of a list of texts."""
 CURVES = Annotated[Curve | None, BeforeValidator(curves)]
 
 

@@ -23,13 +23,13 @@ def next_sequence(observed: Observed, now: datetime) -> Sequence:
     holds of any: the mark of a rollout that was retired under the same name is not told by itself.
     """
     rollout = observed.rollout
-    used = [seen for pod in observed.pods for seen in held_by(pod, rollout.metadata.name) if credible(seen)]
+    used = [seen for pod in observed.pods for seen in held_by(pod, rollout.metadata.name)]
     if rollout.status.sequence is not None:
         term, number = rollout.status.sequence
         used.append((term, number))
     if observed.mounted is not None:
         used.append(observed.mounted.sequence)
-    return beyond(observed.lease_transitions, used, milliseconds(now))
+    return beyond(observed.lease_transitions, filter(credible, used), milliseconds(now))
 
 
 def held_by(pod: ServingPod, rollout: str) -> tuple[Sequence, ...]:

@@ -15,7 +15,8 @@ Sequence = tuple[int, int]
 """[term, number]; the first was the Lease's transitions alone, and still is where nothing higher is seen."""
 
 CREDIBLE = 2**53
-"""No operator gets there; a higher one in a pod's answer concerns the documents for that pod alone."""
+"""No operator gets there. A higher one in a pod's answer concerns the documents for that pod alone, and one that
+somebody wrote into a status or signed for new pods concerns none: there is no number above the highest."""
 FIRST_NUMBER = 1_500_000_000_000
 """Numbers are milliseconds since 1970 or above: what lies below (2017) was sent by hand."""
 

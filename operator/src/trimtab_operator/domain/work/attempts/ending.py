@@ -17,7 +17,7 @@ from trimtab_trainer.contract import ExitCode, Reason, Stage, TerminationMessage
 
 from trimtab_operator.api import AttemptReason, State
 
-from ...views import CONTAINER, JobView, PodView
+from ...views import CONTAINER, STOPPED, JobView, PodView
 from .attempt import Attempt, not_found
 
 POD_FAILURE_RULES: tuple[tuple[str, tuple[ExitCode, ...]], ...] = (
@@ -103,8 +103,6 @@ OUT_OF_SIGHT = frozenset({"ContainerStatusUnknown", "Unknown"})
 """Reasons of a container whose end nobody saw, from a kubelet and from containerd: its node was restarted."""
 OUT_OF_TIME = "DeadlineExceeded"
 """Reason of a Job, and of a pod, that reached the activeDeadlineSeconds of its own."""
-STOPPED = frozenset({128 + signal.SIGTERM, 128 + signal.SIGKILL})
-"""Exit codes of who was told to end, and of who took longer than its grace period."""
 
 
 def cause_of(pods: Sequence[PodView]) -> PodView | None:
@@ -202,8 +200,7 @@ def ending_of(
     if code is None and pod is not None and pod.beside:
         message = f"{pod.beside}, and the trainer never began"
         return Ending(Verdict.FAILURE, AttemptReason.CONTAINER_FAILED, message, ended, words)
-    if code is None and pod is not None and pod.phase == "Failed" and (pod.reason or pod.message):
-        message = ": ".join(each for each in (pod.reason, pod.message.strip()) if each)
+    if code is None and pod is not None and pod.phase == "Failed" and (message := _stopped_by(pod)):
         return Ending(Verdict.DISRUPTION, AttemptReason.POD_FAILED, message, ended, words)
     if code is None:
         message = "the pod vanished and left no evidence"

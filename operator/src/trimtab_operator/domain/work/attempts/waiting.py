@@ -205,6 +205,15 @@ def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
     inquiry = EventsOf(pod.namespace, pod.uid)
     if pod.scheduled_time is None:
         return replace(_unscheduled(observed, pod, inquiry), inquiry=inquiry, look_again_seconds=patience(age))
+    if pod.starts_since is not None:
+        message = (
+            f"container {pod.blocked_by}, which comes before the trainer and stays beside it, runs and has not "
+            "started; look at its startupProbe"
+        )
+        since = max(pod.starts_since, begun)
+        left = (since + timedelta(seconds=observed.settings.pod_start_seconds) - now).total_seconds()
+        again = max(1.0, min(left, ASKED_AGAIN_SECONDS))
+        return Waiting(State.PENDING, message, since, look_again_seconds=again, elsewhere=True)
     if pod.blocked_by:
         message = f"container {pod.blocked_by}, which comes before the trainer, has not ended or is not ready"
         return Waiting(State.PENDING, message)
