@@ -73,6 +73,8 @@ class Executor:
         self._slots = asyncio.Semaphore(at_once)
         self.created: dict[str, float] = {}
         self.synced = asyncio.Event()
+        self.finished = 0
+        """Jobs that have come to their end."""
         self.hold_seconds = 0.0
         """How long a pod is seen running; at 0 it is seen only when it has ended."""
         self.errors: list[str] = []
@@ -132,6 +134,7 @@ class Executor:
         }
         path = JOBS.path(namespace, metadata["name"], "status")
         await self._client.send("PATCH", path, {"status": done}, MERGE_PATCH)
+        self.finished += 1
 
 
 @contextlib.asynccontextmanager

@@ -237,7 +237,7 @@ async def test_what_is_asked_of_a_rollout_all_the_time_is_read_once_a_version(mo
         body["metadata"] |= {"name": name, "uid": name, "resourceVersion": "5"}
         cache.owners["AdapterRollout"].put(body)
     cache.serving.put(serving_pod())
-    monkeypatch.setattr("trimtab_operator.runtime.cluster.cache.from_json", reads.append)
+    monkeypatch.setattr("trimtab_operator.runtime.cluster.cache.orjson.loads", reads.append)
     (view,) = cache.serving.of_parent(serving_pod()["metadata"]["namespace"])
     for _ in range(3):
         assert cache.pods_served() == (3, 4)

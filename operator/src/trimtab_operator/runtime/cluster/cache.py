@@ -23,7 +23,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from pydantic_core import from_json, to_json
+import orjson
 
 from ...domain.cluster import Key
 from ...domain.gitops import MARKS
@@ -127,15 +127,15 @@ class Stored:
 
     @property
     def body(self) -> Body:
-        body: Body = from_json(zlib.decompress(self.text) if self.over else self.text)
+        body: Body = orjson.loads(zlib.decompress(self.text) if self.over else self.text)
         return body
 
     @classmethod
     def of(cls, kind: AnyKind, body: Body) -> Stored:
         small, over = slim(body), has_ended(kind, body)
-        text = to_json(small)
+        text = orjson.dumps(small)
         return cls(
-            key=Key(kind.name, body["metadata"]["namespace"], body["metadata"]["name"]),
+            key=Key(kind.name, sys.intern(body["metadata"]["namespace"]), body["metadata"]["name"]),
             text=zlib.compress(text, PACKED_LEVEL) if over else text,
             state=sys.intern(summary_of(kind, body).get("reason", "New")),
             over=over,
@@ -260,7 +260,7 @@ class Store(Generic[View]):
             self.remove(same_name.uid)
         view = self._read(body)
         key = self._key(view) if view is not None else None
-        entry = Entry(uid, metadata["namespace"], metadata["name"], version, key, view)
+        entry = Entry(uid, sys.intern(metadata["namespace"]), metadata["name"], version, key, view)
         self._forget_parents(before)
         self._entries[uid] = entry
         self._named[entry.namespace, entry.name] = uid

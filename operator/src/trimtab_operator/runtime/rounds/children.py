@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from ...domain.plan import Note
-from ...domain.views import INPUTS_LABEL, JobView, controller_of, parse_time
+from ...domain.views import INPUTS_LABEL, controller_of, parse_time, task_of
 from ..kube import JOBS, USER_AGENT, Body, Resource
 
 
@@ -31,11 +31,10 @@ def made_otherwise(resource: Resource, created: Body, asked: Body) -> str:
         return f"gives {name} another name"
     if resource is not JOBS:
         return ""
-    wanted = JobView.of({**asked, "metadata": {**asked["metadata"], "uid": created["metadata"]["uid"]}})
-    made = JobView.of(created)
-    if wanted is None or made is None or (made.stage, made.attempt) != (wanted.stage, wanted.attempt):
+    wanted, made = task_of(asked), task_of(created)
+    if wanted is None or made is None or made[:2] != wanted[:2]:
         return f"writes over what {name} is told to do"
-    if made.inputs not in ("", wanted.inputs):
+    if made[2] not in ("", wanted[2]):
         return f"writes over the label {INPUTS_LABEL} of {name}"
     return ""
 

@@ -56,8 +56,8 @@ def start(kind: Particulars[J, S], observed: Observed[J], status: S, now: dateti
     actions: tuple[Action, ...] = (Create(body),)
     if kind.pods(job, stage) > 1:
         actions = (*(Create(peer) for peer in build_peers(kind, job, stage)), *actions)
-    mounted = run_config_name(kind, job) in {seen.job.config for seen in observed.attempts}
-    if not mounted or last is None or last.charged_to is not None:
+    mounted = {seen.job.config for seen in observed.attempts}
+    if last is None or last.charged_to is not None or run_config_name(kind, job) not in mounted:
         actions = (Create(build_run_config_map(kind, job)), *actions)
     return _unless_refused_creation(observed, status, actions, now)
 
