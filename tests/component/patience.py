@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-QUIET_SECONDS = 120.0
+QUIET_SECONDS = 300.0
 LOOK_SECONDS = 0.5
 LONGEST_SECONDS = 900.0
 """However much moves: a log that goes on, or an object that is written for ever, is no progress."""

@@ -9,11 +9,12 @@ from trimtab_local import Cluster
 
 from tests.component.conftest import INSTANCE
 from tests.component.console.provider import CLIENT, PASSWORD, SECRET, USERS, may, provider, taken_by
-from tests.component.console.test_console import free_port, in_cluster
+from tests.component.console.test_console import in_cluster
 from tests.component.serving_pod import own_address
 from tests.console.conftest import Team
 from tests.console.test_pictures import UNNAMED
 from tests.console.window import Window, window
+from tests.ports import free_port
 
 pytestmark = pytest.mark.cluster
 

@@ -101,7 +101,6 @@ SCENES: dict[str, Scene] = {
     "lost": node_lost("lost", node_deleted=False),
     "deleted": node_lost("deleted", node_deleted=True),
     "early": struck("early", Tenant.kill),
-    "middle": struck("middle", Tenant.kill, 30),
     "late": struck("late", Tenant.kill, STEPS - 40),
     "evicted": struck("evicted", Tenant.evict, 30),
     "paused": paused,

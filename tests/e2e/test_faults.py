@@ -51,11 +51,7 @@ def test_killed_before_the_first_checkpoint(played: Played) -> None:
     check(played, "early", failures=1, disruptions=0, resumed=False)
 
 
-def test_killed_while_training(played: Played) -> None:
-    check(played, "middle", failures=1, disruptions=0, resumed=True)
-
-
-def test_killed_near_the_end(played: Played) -> None:
+def test_killed_while_training_near_the_end(played: Played) -> None:
     check(played, "late", failures=1, disruptions=0, resumed=True)
 
 

@@ -57,15 +57,15 @@ def test_two_pods_train_one_adapter(sealed: Tenant, undisturbed: Body) -> None:
 
 @pytest.mark.parametrize(
     ("name", "step", "index"),
-    [("begun", 0, "1"), ("midway", 20, "1"), ("led", 40, "0")],
-    ids=["before the first step", "while both train", "the leader near the end"],
+    [("midway", 20, "1"), ("led", 40, "0")],
+    ids=["while both train", "the leader near the end"],
 )
 def test_one_of_two_that_is_killed_costs_one_failure_and_nothing_else(
     sealed: Tenant, undisturbed: Body, name: str, step: int, index: str
 ) -> None:
+    """At other times: tests/trainer/train/distributed/test_nodes.py."""
     sealed.apply(pair(sealed, name))
-    if step:
-        sealed.wait_step(name, step)
+    sealed.wait_step(name, step)
     sealed.kill(sealed.running_pod(name, **{INDEX: index}))
     body = sealed.wait_end(name)
     assert reason_of(body) == "Completed", sealed.story(name)

@@ -31,7 +31,7 @@ class Faults:
     load_message: str = ""
     loads_to_fail: int = 10**9
     dies_in_load: bool = False
-    on_load: Callable[[], Awaitable[None]] | None = None
+    on_load: Callable[[], Awaitable[object]] | None = None
     forgets: set[str] = field(default_factory=set)
     lists_root: dict[str, str] = field(default_factory=dict)
     poisonous: set[str] = field(default_factory=set)

@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import json
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -43,6 +44,8 @@ from tests.tasks import cancelled
 
 FAST = Pace(round=0.2, restore=60.0, unload=0.2, unload_busy=0.5, remove=1.0)
 """No alias is given up only because the machine is slow: the pod would be ready, and answer 503."""
+HELD_SECONDS = 600
+"""How long object storage may be held up: a thread that waits for ever would outlive its test."""
 FAST_TIMEOUTS = Timeouts(load=5, probe=10)
 MOUNTED = {"trimtab-agent-keys": "keys", "trimtab-desired": "desired"}
 """ConfigMaps, and the folders of the agents that they are mounted at."""
@@ -60,8 +63,8 @@ class AgentFaults:
     status: int = 0
     answers: Callable[[Any], Any] | None = None
     """What an agent of another version says instead of an answer."""
-    slow_fetch_seconds: dict[str, float] = field(default_factory=dict)
-    """By digest, how long object storage takes."""
+    held_fetches: dict[str, threading.Event] = field(default_factory=dict)
+    """By digest, what object storage waits for."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,8 @@ class Store(AdapterStore):
         self._faults = faults
 
     def fetch(self, uri: str, digest: str) -> Path:
-        time.sleep(self._faults.slow_fetch_seconds.get(digest, 0.0))
+        if digest in self._faults.held_fetches:
+            assert self._faults.held_fetches[digest].wait(HELD_SECONDS)
         return super().fetch(uri, digest)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.component.operator.process import free_port
 from tests.component.patience import Patience
+from tests.ports import free_port
 
 MLFLOW = "3.17.2"
 """The version of the server that is told; its REST API has been the same since 1.0."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -29,6 +27,7 @@ from trimtab_trainer.contract import Credentials
 from trimtab_trainer.report import Report
 from trimtab_trainer.storage import Store, keys, open_store
 
+from tests.ports import free_port
 from tests.trainer.tiny import make_tiny_model
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does, before torch is loaded
@@ -96,7 +95,7 @@ def short_answers() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorage]:
     folder = tmp_path_factory.mktemp("seaweedfs")
-    ports = _free_ports(8)
+    ports = [free_port() for _ in range(8)]
     identities = [
         {"name": name, "credentials": [{"accessKey": f"{name}-key", "secretKey": f"{name}-secret"}], "actions": actions}
         for name, actions in IDENTITIES.items()
@@ -154,28 +153,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "ATTEMPTS", 1)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on, below those of outgoing connections, one of which could take them first."""
-    end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    draws, held = random.SystemRandom(), list[socket.socket]()
-    while len(held) < count:
-        found = socket.socket()
-        try:
-            found.bind(("127.0.0.1", draws.randrange(10_000, end)))
-        except OSError:
-            found.close()
-        else:
-            held.append(found)
-    ports = [int(each.getsockname()[1]) for each in held]
-    for each in held:
-        each.close()
-    return ports
-
-
 def _wait(storage: ObjectStorage, server: subprocess.Popen[bytes], folder: Path) -> None:
     """Wait until a PUT succeeds: the port answers long before the volumes are there."""
     client = storage.client()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             client.create_bucket(Bucket=BUCKET)

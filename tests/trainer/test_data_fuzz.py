@@ -131,7 +131,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> RowTokenizer:
 
 
 @pytest.mark.parametrize("number", range(FILES))
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_a_file_is_accepted_with_its_counts_or_refused_with_its_place(
     tmp_path: Path, tokenizer: RowTokenizer, number: int
 ) -> None:

@@ -202,7 +202,7 @@ def test_a_killed_process_leaves_none_behind(tiny_model: Path, tmp_path: Path) -
     try:
         wait_for(lambda: len(members()) > 2, 300)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         wait_for(lambda: not members())
     finally:
         for member in members():

@@ -293,7 +293,7 @@ def test_sigterm_ends_prepare_within_moments(document: dict[str, Any], tmp_path:
         silent.accept()
         time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == ExitCode.INTERRUPTED
+        assert process.wait(50) == ExitCode.INTERRUPTED
     assert last_words(tmp_path).reason is Reason.INTERRUPTED
 
 

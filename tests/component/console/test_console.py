@@ -8,7 +8,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import yaml
 
 from tests.console.conftest import Team, console, team_of_three
 from tests.console.objects import training
+from tests.ports import free_port
 
 __all__ = ["team_of_three"]
 
@@ -99,10 +99,8 @@ def test_on_loopback_it_is_the_user_of_the_kubeconfig(team_of_three: Team) -> No
         assert jane.post(f"{path}/resume", jane.get(path)[1], uid="another-object")[0] == 409
         assert jane.post(f"{path}/resume", jane.get(path)[1])[0] == 303
         assert "is forbidden" in jane.get(f"/ns/{team.other}")[1]
-        began = time.monotonic()
         process.send_signal(signal.SIGINT)  # with a page open, whose stream ends
-        assert process.wait(30) == 0
-        assert time.monotonic() - began < 25
+        assert process.wait(SECONDS) == 0
         assert process.stderr is not None
         said = process.stderr.read()
         assert "token" not in said
@@ -164,12 +162,6 @@ def headers(team: Team, name: str) -> dict[str, str]:
 
 def _token(config: Path) -> str:
     return str(yaml.safe_load(config.read_text())["users"][0]["user"]["token"])
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    with socket.socket() as free:
-        free.bind((host, 0))
-        return int(free.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -15,10 +15,11 @@ from trimtab_local import Cluster
 
 from tests.component.conftest import INSTANCE
 from tests.component.console.provider import CLIENT, PASSWORD, SECRET, USERS, Running, may, provider, taken_by
-from tests.component.console.test_console import free_port, in_cluster
+from tests.component.console.test_console import in_cluster
 from tests.component.patience import Patience
 from tests.component.serving_pod import own_address
 from tests.console.conftest import Team, team_of_three
+from tests.ports import free_port
 
 __all__ = ["team_of_three"]
 

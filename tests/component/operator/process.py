@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from tests.component.patience import QUIET_SECONDS, Patience
+from tests.ports import free_port
 
 FAST = {
     "TRIMTAB_RETRY_SECONDS": "0.2",
@@ -25,29 +23,6 @@ FAST = {
     "TRIMTAB_AUDIT_SECONDS": "3",
 }
 """Settings with which minutes pass in seconds."""
-
-
-_ports: Iterator[int] | None = None
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on and that was not given before, below those that outgoing connections get.
-
-    A replica that is killed comes back to its ports, and must find them free then: so each worker has ports of its own.
-    """
-    global _ports
-    if _ports is None:
-        end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-        own = [*range(10_000, end)][worker::workers]
-        random.SystemRandom().shuffle(own)
-        _ports = iter(own)
-    for port in _ports:
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("", port))
-            return port
-    raise AssertionError("no port is left")
 
 
 class OperatorProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from functools import partial
 
@@ -28,17 +29,18 @@ async def test_one_bad_pod_delays_no_other(scene: Scene) -> None:
     hangs.engine.faults.load_hangs_seconds = 30
     silent.faults.hangs_seconds = 30
     refuses.engine.faults.load_status, refuses.engine.faults.load_message = 500, TENSORS
-    slow.faults.slow_fetch_seconds = {new.digest: 10}
+    fetch = slow.faults.held_fetches[new.digest] = threading.Event()
     lies.engine.faults.forgets = {new.name(NAME)}
     async with scene.asking(old, new) as verdicts:
         began = time.monotonic()
         await scene.edit(source=artifact(new))
         await scene.happens(lambda: all(pod.proves(new.name(NAME)) for pod in good), "the good ones have proven it")
         proven = time.monotonic() - began
-        assert not slow.proves(new.name(NAME)), "they waited for the slow one"
+        assert not slow.proves(new.name(NAME))
         moved = {new.name(NAME): 100}
         await scene.happens(lambda: all(pod.alias(NAME) == moved for pod in good), "the good ones answer with it")
         served = time.monotonic() - began
+        fetch.set()
         await scene.happens(lambda: slow.alias(NAME) == moved, "the slow one answers with it")
         counted = {"desired": 8, "updated": 4, "ready": 4}
 
@@ -82,7 +84,7 @@ async def test_an_engine_that_ends_in_the_middle_of_a_load(scene: Scene) -> None
     async def end(pod: Pod) -> None:
         pod.engine.faults.on_load = None
         ended.append(asyncio.create_task(pod.restart_engine()))
-        await asyncio.sleep(10)  # longer than this engine lives
+        await asyncio.Event().wait()  # until this engine ends
 
     for pod in scene.all_pods:
         pod.engine.faults.on_load = partial(end, pod)

@@ -19,6 +19,7 @@ from tests.component.api_server import ApiServer
 from tests.component.conftest import ROOT
 from tests.component.operator.finetunejobs import evaluation, finetunejob, state_of, until
 from tests.component.operator.process import OperatorProcess
+from tests.component.patience import Patience
 from tests.component.rollout.objects import UNENDING, artifact, ready_of
 from tests.component.rollout.scene import Scene, new_key
 from tests.component.skew import later
@@ -52,9 +53,9 @@ class Definitions:
         for crd in self._of[version]:
             answer = self._server.apply(f"{DEFINITIONS}/{crd['metadata']['name']}", crd)
             assert answer.accepted, answer.message
-        deadline = time.monotonic() + 30
-        while self._fills_in() != (version == "later"):
-            assert time.monotonic() < deadline, f"the definitions of {version} version are not served"
+        patience = Patience(f"the definitions of {version} version served")
+        while (fills_in := self._fills_in()) != (version == "later"):
+            patience.spend(fills_in)
             time.sleep(0.1)
 
     def _fills_in(self) -> bool:
@@ -95,9 +96,9 @@ class Operators:
         for before in self.all[:-1]:
             if before.running:
                 assert await before.terminate() == 0, before.tail()
-        deadline = time.monotonic() + 20
+        patience = Patience(f"{operator.name} leads")
         while not await operator.leading():
-            assert time.monotonic() < deadline, operator.tail()
+            patience.spend(operator.tail)
             await asyncio.sleep(0.05)
         return operator
 

@@ -26,6 +26,7 @@ from trimtab_trainer.storage import FileEntry
 from trimtab_trainer.training.network.adapter import Adapted
 from trimtab_trainer.training.network.model import LanguageModel
 
+from tests.long import long_unless
 from tests.trainer.evaluate.stage import EvaluationRun, Trained, evaluation, tasks, trained
 
 NAMES = ["heldout", "answers", "kinds", "choices", "numbers"]
@@ -197,7 +198,11 @@ POINTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], int]] = {
 }
 
 
-@pytest.mark.parametrize("point", POINTS)
+BETWEEN = ("in the first task", "while the report is written")
+"""Points between others of the same part of the stage, which `make test` has."""
+
+
+@pytest.mark.parametrize("point", long_unless(lambda point: point not in BETWEEN, POINTS))
 def test_a_signal_loses_no_finished_task_and_changes_nothing(
     made: Trained, undisturbed: EvaluationRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
 ) -> None:
@@ -235,7 +240,7 @@ def test_no_task_is_asked_twice_however_often_it_is_interrupted(
     assert content(run) == content(undisturbed)
 
 
-@pytest.mark.parametrize("size", [1, 4, 16, None])
+@pytest.mark.parametrize("size", long_unless(lambda size: size in (1, None), [1, 4, 16, None]))
 def test_every_batch_size_finds_the_same(
     made: Trained, undisturbed: EvaluationRun, tmp_path: Path, size: int | None
 ) -> None:

@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         quiet = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=quiet)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while True:
             try:
                 requests.get(f"http://{host}/v2/", timeout=5)

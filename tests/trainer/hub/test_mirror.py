@@ -259,9 +259,11 @@ def test_a_killed_mirror_goes_on_with_the_file_it_was_at(scene: Scene, tiny_mode
     for line in process.stdout:
         if json.loads(line).get("file") == order[0]:
             break
-    deadline = time.monotonic() + 30
+    scene.hub.faults.bytes_per_second = 1_000  # it is not over before it is killed
+    deadline = time.monotonic() + 120
     while not (scene.hub.fetching(order[1])) and time.monotonic() < deadline:
         time.sleep(0.01)
+    assert scene.hub.fetching(order[1])
     process.send_signal(signal.SIGKILL)
     assert process.wait(30) == -signal.SIGKILL
     assert not [info for info in scene.output.list("models/") if info.path.endswith(MANIFEST)]
@@ -484,7 +486,7 @@ def test_a_hub_that_takes_a_connection_and_says_nothing_is_not_waited_for_foreve
     scene.hub.faults.silent = True
     begun = time.monotonic()
     assert scene.refused().reason is Reason.HUB_UNREACHABLE
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
 
 
 def test_parts_of_a_data_set_are_mirrored_apart(scene: Scene) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trimtab_trainer.__main__ import main
 from trimtab_trainer.contract import ExitCode, Reason, TerminationMessage
 from trimtab_trainer.contract.settings import ComputeType
 from trimtab_trainer.errors import SettingsInvalid
@@ -283,7 +284,7 @@ def test_a_device_for_which_torch_has_no_program_is_an_end_by_name(monkeypatch: 
 
 
 def test_train_ends_before_anything_is_loaded_when_its_accelerator_is_not_seen(
-    tiny_model: Path, tmp_path: Path
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command as a pod runs it: exit code 10, which no Job retries."""
     write_rows(tmp_path / "data/a.jsonl", tiny_rows(8))
@@ -295,14 +296,11 @@ def test_train_ends_before_anything_is_loaded_when_its_accelerator_is_not_seen(
     }
     (tmp_path / "run.json").write_text(json.dumps(run))
     last = tmp_path / "last.json"
-    ended = subprocess.run(
-        [sys.executable, "-m", "trimtab_trainer", "train", "--config", "run.json", "--termination-log", str(last)],
-        env={**os.environ, "NVIDIA_VISIBLE_DEVICES": "GPU-nobody-has-this,GPU-nor-that"},
-        cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    assert ended.returncode == ExitCode.SETTINGS_INVALID, ended.stdout
+    monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "GPU-nobody-has-this")
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--config", "run.json", "--termination-log", str(last)]) == ExitCode.SETTINGS_INVALID
     words = TerminationMessage.decode(last.read_text())
     assert words is not None
     assert words.reason is Reason.ACCELERATOR_UNUSABLE
     assert "NVIDIA_VISIBLE_DEVICES=GPU-nobody" in words.message
-    assert "model loaded" not in ended.stdout
+    assert "model loaded" not in capsys.readouterr().out

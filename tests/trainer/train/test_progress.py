@@ -24,7 +24,7 @@ def served() -> Iterator[tuple[ProgressBoard, str]]:
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         text: str = response.read().decode()
         return text
 
@@ -77,7 +77,7 @@ def test_every_address_of_a_pod_answers() -> None:
     with ProgressServer("", 0, board) as server:
         hosts = ["127.0.0.1", *(["[::1]"] if socket.has_dualstack_ipv6() else [])]
         for host in hosts:
-            with urllib.request.urlopen(f"http://{host}:{server.port}/progress", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{host}:{server.port}/progress", timeout=60) as answer:
                 assert json.loads(answer.read())["runUid"] == "uid"
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession
-from aiohttp.test_utils import unused_port
 from trimtab_agent.settings import SettingsInvalid, read
 from trimtab_agent.supervisor import supervise
 
+from tests.ports import free_port
 from tests.unit.agent.pod import running
 
 
@@ -36,7 +36,7 @@ def test_the_supervisor_gives_up_only_for_settings() -> None:
 
 async def test_the_process_comes_back_when_its_worker_is_killed_and_drains_when_told(tmp_path: Path) -> None:
     async with running(tmp_path) as pod:
-        port = unused_port()
+        port = free_port()
         environment = {
             **os.environ,
             "POD_NAMESPACE": "team",

@@ -247,7 +247,7 @@ class Asked:
 
             ends.add(end)
             heard((Reply("a", "word"),))
-            asyncio.run_coroutine_threadsafe(done.wait(), loop).result(20)
+            asyncio.run_coroutine_threadsafe(done.wait(), loop).result(60)
             raise Problem("it was ended")
 
         words = Words(ask, over, self.left.set)
@@ -266,7 +266,7 @@ def by_console(browser: Browser, over: asyncio.Event) -> None:
 async def test_who_leaves_ends_what_is_asked(leave: Callable[[Browser, asyncio.Event], None]) -> None:
     browser, asked, over = Browser(), Asked(), asyncio.Event()
     task = asked.opened(browser, over)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not any('"word"' in each for each in browser.told):
             await asyncio.sleep(0.001)
         leave(browser, over)

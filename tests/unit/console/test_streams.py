@@ -38,7 +38,7 @@ class Browser:
         return asyncio.create_task(stream({"type": "http"}, self.receive, self.send))
 
     async def heard(self, count: int) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sum("event: change" in each for each in self.told) < count:
                 await asyncio.sleep(0.001)
 
@@ -56,7 +56,7 @@ async def test_changes_are_told_until_the_browser_goes() -> None:
     changed.set()
     await browser.heard(2)
     browser.gone.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert browser.left == 1
 
 
@@ -64,7 +64,7 @@ async def test_a_console_that_ends_ends_its_streams() -> None:
     browser, over = Browser(), asyncio.Event()
     task = browser.opened(asyncio.Event(), over)
     over.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert browser.left == 1
 
 
@@ -76,7 +76,7 @@ async def test_a_browser_that_does_not_read_is_given_up(monkeypatch: pytest.Monk
     await browser.heard(1)
     browser.reads.clear()
     changed.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert browser.left == 1
 
 
@@ -84,7 +84,7 @@ async def test_at_rest_it_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "PING_SECONDS", 0.01)
     browser, over = Browser(), asyncio.Event()
     task = browser.opened(asyncio.Event(), over)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while ": ping\n\n" not in browser.told:
             await asyncio.sleep(0.001)
     over.set()

@@ -54,18 +54,18 @@ def test_what_is_there_and_what_comes_is_seen() -> None:
     assert mirror.objects("Pod", {"app": "one"}) == [pod("one", 1)]
     assert mirror.objects("Pod", {"app": "two"}) == []
     threading.Timer(0.05, server.tell, ("MODIFIED", pod("one", 2, "Running"))).start()
-    assert mirror.wait("it runs", lambda: running(mirror, "one"), quiet=5)
+    assert mirror.wait("it runs", lambda: running(mirror, "one"), quiet=60)
     server.tell("DELETED", pod("one", 3))
-    assert mirror.wait("its end", lambda: mirror.get("Pod", "one") is None, quiet=5)
+    assert mirror.wait("its end", lambda: mirror.get("Pod", "one") is None, quiet=60)
 
 
 def test_a_wait_takes_as_long_as_something_moves_and_gives_up_when_nothing_does() -> None:
     server = Server(pod("one", 1))
     mirror = mirror_of(server)
-    for number in range(6):
-        threading.Timer(0.1 * number, server.tell, ("MODIFIED", pod("other", number))).start()
-    threading.Timer(0.6, server.tell, ("MODIFIED", pod("one", 9, "Running"))).start()
-    assert mirror.wait("it runs", lambda: running(mirror, "one"), quiet=0.3)
+    for number in range(20):
+        threading.Timer(0.15 * number, server.tell, ("MODIFIED", pod("other", number))).start()
+    threading.Timer(3, server.tell, ("MODIFIED", pod("one", 99, "Running"))).start()
+    assert mirror.wait("it runs", lambda: running(mirror, "one"), quiet=2)
     with pytest.raises(Quiet, match="waited for two"):
         mirror.wait("two", lambda: mirror.get("Pod", "two"), quiet=0.1)
 
@@ -86,7 +86,7 @@ def test_a_watch_that_ends_is_begun_again(how: str, monkeypatch: pytest.MonkeyPa
     server.items = [pod("one", 1, "Running")]
     server.events.put(BROKEN[how])
     server.tell("ADDED", pod("two", 2))
-    mirror.wait("what comes after it", lambda: mirror.get("Pod", "two"), quiet=5)
+    mirror.wait("what comes after it", lambda: mirror.get("Pod", "two"), quiet=60)
     assert (server.lists == 2) is (how == "the version is too old")
 
 
@@ -95,4 +95,4 @@ def test_whoever_waits_is_told_what_broke_the_watch() -> None:
     mirror = mirror_of(server)
     server.events.put(ApiError(403, "pods is forbidden"))
     with pytest.raises(ApiError, match="forbidden"):
-        mirror.wait("a pod", lambda: mirror.get("Pod", "one"), quiet=5)
+        mirror.wait("a pod", lambda: mirror.get("Pod", "one"), quiet=60)

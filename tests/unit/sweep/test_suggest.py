@@ -218,10 +218,15 @@ def test_a_request_outlives_the_way_into_another_process() -> None:
     assert suggest(SuggestionRequest.of(json.loads(json.dumps(known.to_json())))) == suggest(known)
 
 
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with much else to do takes its time."""
+    monkeypatch.setattr(suggesting, "SECONDS", 600.0)
+
+
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
     """The processes that the operator has started."""
-    monkeypatch.setattr(suggesting, "SECONDS", 600.0)  # what a machine with much else to do takes
     start, processes = asyncio.create_subprocess_exec, list[Process]()
 
     async def noted(*arguments: str, **options: Any) -> Process:

@@ -177,7 +177,13 @@ def test_while_it_starts_it_is_told_how_long(fake: Fake, tmp_path: Path, monkeyp
 def test_a_signal_ends_the_waiting_and_the_engine(fake: Fake, tmp_path: Path) -> None:
     fake("says nothing")
     log, stop = io.StringIO(), Interruption()
-    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    def interrupt() -> None:
+        while '"pid"' not in log.getvalue():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
     with stop.listening(), pytest.raises(Interrupted), stop.at_once():
         start(tmp_path, log, stop)
     (process,) = (json.loads(line)["pid"] for line in log.getvalue().splitlines() if "pid" in line)
@@ -217,7 +223,7 @@ def test_one_whose_owner_is_killed_ends_with_its_children(fake: Fake, tmp_path: 
         processes = json.loads(made.seen.read_text())
         assert all(alive(each) for each in processes)
         owner.kill()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while any(alive(each) for each in processes) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [each for each in processes if alive(each)]

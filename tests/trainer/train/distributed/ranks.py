@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import socket
 import time
 import traceback
 from collections.abc import Callable
@@ -16,17 +15,11 @@ from trimtab_trainer.training.distributed.nodes import Nodes
 from trimtab_trainer.training.distributed.processes import Place
 from trimtab_trainer.training.distributed.world import PATIENCE, World
 
+from tests.ports import free_port
+
 T = TypeVar("T")
 WAIT_SECONDS = 240
 """A process that has not ended by then is a failure, whatever else the machine does."""
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
 
 
 def on_ranks(size: int, folder: Path, body: Callable[[World], T], *, pods: int = 1, patience: int = 120) -> list[T]:

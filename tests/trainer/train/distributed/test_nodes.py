@@ -18,10 +18,10 @@ from trimtab_trainer.training.distributed.meeting import meet
 from trimtab_trainer.training.distributed.nodes import Nodes
 from trimtab_trainer.training.distributed.processes import Place
 
+from tests.ports import free_port
 from tests.trainer.train.stage import StageRun, stage_run
 
 from .pods import Ended, Pod
-from .ranks import free_port
 
 
 def weights(uri: str) -> dict[str, torch.Tensor]:
@@ -116,7 +116,7 @@ def test_pods_that_are_to_prepare_first_are_refused(tmp_path: Path) -> None:
     assert "give all of them its --prepared" in ended.words.message
 
 
-def come(places: list[Place], abouts: list[str], seconds: float = 20) -> list[TrainerError | None]:
+def come(places: list[Place], abouts: list[str], seconds: float = 120) -> list[TrainerError | None]:
     """Let some come to the meeting at once; return what each is refused with."""
 
     def one(place: Place, about: str) -> tuple[Any, TrainerError | None]:
@@ -141,7 +141,7 @@ def test_pods_find_each_other(tmp_path: Path) -> None:
 
 def test_a_pod_that_sees_fewer_than_the_others_is_refused_by_name() -> None:
     port = free_port()
-    first, second = come([place(0, 2, port), place(1, 3, port)], ["run a"] * 2, seconds=3)
+    first, second = come([place(0, 2, port), place(1, 3, port)], ["run a"] * 2, seconds=10)
     assert isinstance(first, SettingsInvalid)
     assert 'rank 0 was told [2, 1, "run a"] (processes of all pods, of each, run) and rank 1 [3, 1' in first.message
     assert isinstance(second, Interrupted)  # the third of its three does not come

@@ -165,6 +165,13 @@ def as_told(checks: list[Check]) -> list[Check]:
     ]
 
 
+def _columns_of_checks(checks: list[Check], digits: dict[str, int]) -> list[list[Any]]:
+    return [
+        [_packed(getattr(each, name), digits.get(name, PACKED_DIGITS), _worse(each, name)) for each in checks]
+        for name in _CHECK_COLUMNS
+    ]
+
+
 def _inflated(data: bytes) -> bytes:
     inflating = zlib.decompressobj()
     inflated = inflating.decompress(data, OUTCOME_BYTES)
@@ -195,7 +202,9 @@ class EvaluationOutcome(Received):
         groups, then digits of the checks, then clusters, and then the rows that are needed. Figures are rounded to
         `PACKED_DIGITS` or fewer, those of checks in the direction that refuses.
         """
-        results, checks, digits = list(self.results), self.checks, _DIGITS_OF_CHECKS
+        kept, checks, digits = len(self.results), self.checks, _DIGITS_OF_CHECKS
+        columns = [[_packed(getattr(each, name)) for each in self.results] for name in _RESULT_COLUMNS]
+        columns_of_checks = _columns_of_checks(checks, digits)
         while True:
             document = {
                 "reportUri": self.report_uri,
@@ -203,23 +212,18 @@ class EvaluationOutcome(Received):
                 "rows": self.rows,
                 "looks": self.looks,
                 **({"unreliable": self.unreliable} if self.unreliable is not None else {}),
-                "omitted": self.omitted + len(self.results) - len(results),
-                "results": [[_packed(getattr(each, name)) for each in results] for name in _RESULT_COLUMNS],
-                "checks": [
-                    [
-                        _packed(getattr(each, name), digits.get(name, PACKED_DIGITS), _worse(each, name))
-                        for each in checks
-                    ]
-                    for name in _CHECK_COLUMNS
-                ],
+                "omitted": self.omitted + len(self.results) - kept,
+                "results": [column[:kept] for column in columns],
+                "checks": columns_of_checks,
             }
             data = json.dumps(document, separators=(",", ":")).encode()
             text = base64.b85encode(zlib.compress(data, 9)).decode()
             if len(text) <= limit:
                 return text
-            if results:
-                results.pop()
-            elif any(each.worst or each.best or each.figure for each in checks):
+            if kept:
+                kept -= 1
+                continue
+            if any(each.worst or each.best or each.figure for each in checks):
                 checks = [each.model_copy(update={"worst": None, "best": None, "figure": None}) for each in checks]
             elif digits is _DIGITS_OF_CHECKS:
                 digits = _FEWEST_DIGITS_OF_CHECKS
@@ -230,6 +234,7 @@ class EvaluationOutcome(Received):
                 digits = _LAST_DIGITS_OF_CHECKS
             else:
                 return text
+            columns_of_checks = _columns_of_checks(checks, digits)
 
     @classmethod
     def unpack(cls, text: str) -> Self:
