@@ -85,6 +85,12 @@ REACHED: dict[str, tuple[dict[str, Any], Shapes, set[str], int]] = {
         {"in_proj", "x_proj"},
         2,
     ),
+    "no out_proj that fused kernels take, beside layers of attention": (
+        {"model_type": "granitemoehybrid"},
+        dense() | {f"model.layers.1.mamba.{name}.weight": [8, 8] for name in ("in_proj", "out_proj")},
+        ATTENTION | MLP | {"in_proj"},
+        8,
+    ),
     "no chooser of sparse attention": (
         {"model_type": "deepseek_v32"}, dense() | {"model.layers.0.self_attn.indexer.wk.weight": [8, 8]},
         ATTENTION | MLP, 7,
@@ -300,14 +306,21 @@ def test_new_settings_at_their_defaults_are_not_written() -> None:
     assert LoraSettings().to_json() == {"rank": 16, "alpha": 32.0, "dropout": 0.05, "targetModules": ["all-linear"]}
 
 
-def test_what_is_used_past_an_adapter_is_refused_by_its_own_reason() -> None:
+@pytest.mark.parametrize(
+    ("kind", "layer", "why"),
+    [
+        ("jamba", "dt_proj", "which uses its weights past an adapter"),
+        ("bamba", "out_proj", "of which fused kernels (mamba_ssm), where they are installed, use its weights"),
+    ],
+)
+def test_what_is_used_past_an_adapter_is_refused_by_its_own_reason(kind: str, layer: str, why: str) -> None:
     shapes = dense() | {
-        "model.layers.0.mamba.dt_proj.weight": [8, 8],
+        f"model.layers.0.mamba.{layer}.weight": [8, 8],
         "model.layers.0.feed_forward.experts.0.up_proj.weight": [16, 8],
     }
-    settings = LoraSettings.model_validate({"targetModules": ["dt_proj", "router"]})
+    settings = LoraSettings.model_validate({"targetModules": [layer, "router"]})
     with pytest.raises(SettingsInvalid) as caught:
-        target_modules(shapes, settings, {"model_type": "jamba"})
+        target_modules(shapes, settings, {"model_type": kind})
     said = str(caught.value)
-    assert "dt_proj cannot be adapted in this kind of model, which uses its weights past an adapter" in said
+    assert f"{layer} cannot be adapted in this kind of model, {why}" in said
     assert "; router cannot be adapted in a mixture of experts" in said

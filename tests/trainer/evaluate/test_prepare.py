@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from trimtab_trainer.base import layers
 from trimtab_trainer.contract import EvaluationConfig, EvaluationOutcome, Reason, digest_of
 from trimtab_trainer.contract.evaluation import EVALUATION_VERSION
 from trimtab_trainer.errors import DataInvalid, PreparedDataMissing, SettingsInvalid
@@ -82,6 +83,21 @@ def test_files_that_are_not_read_are_told_of(bench: EvaluationBench) -> None:
     (warning,) = bench.prepare().warnings
     assert warning.startswith(f"1 of the files at {folder}/ are not read: more.arrow; rows are in")
     assert "prepared with a warning" in bench.events.getvalue()
+
+
+def test_an_adapter_of_what_counts_only_when_quantized_is_told_of(
+    bench: EvaluationBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.document["baseline"] = {"artifact": bench.document["target"]}
+    monkeypatch.setitem(layers.PAST_ADAPTER, "llama", "q_proj")
+    monkeypatch.setitem(layers.PAST_ADAPTER_WHY, "q_proj", "which is made for this")
+    for role, warning in zip(("target", "baseline"), bench.prepare().warnings, strict=True):
+        assert warning.startswith(f"the {role} at {bench.document['target']['uri']} adapts q_proj of a model which is")
+        assert "in 16 bits; train it anew, which leaves q_proj alone" in warning
+    monkeypatch.setitem(layers.PAST_ADAPTER, "llama", "k_proj")
+    assert bench.prepare().warnings == ()
+    monkeypatch.setitem(layers.PAST_ADAPTER, "llama", layers.IN_TRAINING_ALONE)
+    assert bench.prepare().warnings == ()
 
 
 def delete_manifest(store: Store, prefix: str) -> None:

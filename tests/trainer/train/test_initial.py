@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from trimtab_trainer.base.layers import PAST_ADAPTER
+from trimtab_trainer.base.layers import PAST_ADAPTER, PAST_ADAPTER_WHY
 from trimtab_trainer.contract import Artifact, Reason, RunConfig
 from trimtab_trainer.errors import SettingsInvalid
 from trimtab_trainer.prepare import prepare
@@ -106,7 +106,11 @@ def test_no_run_goes_on_from_an_adapter_of_layers_that_are_adapted_no_more(
 ) -> None:
     run, artifact = first
     monkeypatch.setitem(PAST_ADAPTER, "llama", "q_proj")
-    with pytest.raises(SettingsInvalid, match=r"adapts q_proj .* no run can go on from it; leave initialAdapter out"):
+    monkeypatch.setitem(PAST_ADAPTER_WHY, "q_proj", "which is made for this")
+    with pytest.raises(
+        SettingsInvalid,
+        match=r"adapts q_proj of a model which is made for this, .* no run can go on from it; leave initialAdapter out",
+    ):
         prepare(following(run, pinned(artifact)), tmp_path, Report())
 
 

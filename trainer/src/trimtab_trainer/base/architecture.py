@@ -242,8 +242,8 @@ def target_modules(shapes: Shapes, lora: LoraSettings, config: Mapping[str, Any]
         past = past_adapter(config or {})
         kept = [target for target in out if past is None or is_reached(target, {past})]
         why = f"; {', '.join(kept[:8])} cannot be adapted in {_kind(reached)}" if kept else ""
-        if len(kept) < len(out):
-            why += f"; {past} cannot be adapted in this kind of model, {PAST_ADAPTER_WHY}"
+        if past is not None and len(kept) < len(out):
+            why += f"; {past} cannot be adapted in this kind of model, {PAST_ADAPTER_WHY[past]}"
         raise SettingsInvalid(
             f"lora.targetModules: the base model has no linear layer named {', '.join(missing[:8])}; it has "
             f"{', '.join(there[:24])}{why}",

@@ -31,10 +31,18 @@ NOT_ADAPTED = ("lm_head", "embed_out", "wte", "wpe")
 STATE_SPACES = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
 """Model types of which peft adapts no `out_proj`: their kernels take its weights without it."""
 NAMES_OF_EXPERTS = ("down_proj", "gate_proj", "up_proj", "w1", "w2", "w3")
-PAST_ADAPTER = {"falcon_mamba": "dt_proj", "jamba": "dt_proj"}
-"""By model type a layer of which the weights are used past the adapter, unless they are quantized: an adapter of it,
-learned over NF4, would say nothing on the same model in 16 bits."""
-PAST_ADAPTER_WHY = "which uses its weights past an adapter unless they are quantized"
+PAST_ADAPTER = {
+    **dict.fromkeys(("falcon_mamba", "jamba"), "dt_proj"),
+    **dict.fromkeys(("bamba", "granitemoehybrid", "zamba2"), "out_proj"),
+}
+"""By model type a layer of which the weights are used past the adapter, by circumstances: what was learned of it under
+some says nothing under others."""
+PAST_ADAPTER_WHY = {
+    "dt_proj": "which uses its weights past an adapter unless they are quantized",
+    "out_proj": "of which fused kernels (mamba_ssm), where they are installed, use its weights past an adapter",
+}
+IN_TRAINING_ALONE = "out_proj"
+"""Of these the layer of which an adapter counts whenever a model computes without gradients."""
 # fmt: off
 TAKEN_FOR_EXPERTS = frozenset({
     "afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe",

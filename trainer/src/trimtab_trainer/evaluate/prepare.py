@@ -14,7 +14,7 @@ from pathlib import Path
 from ..base.agreement import check_model, check_tokenizer, check_vocabulary
 from ..base.architecture import context_length
 from ..base.base_model import BaseModel, check_pin, digest_of_entries, entries_of, fetch_tokenizer, find_base_model
-from ..base.layers import Shapes
+from ..base.layers import IN_TRAINING_ALONE, PAST_ADAPTER_WHY, Shapes, past_adapter
 from ..contract import (
     EvaluationConfig,
     EvaluationEngine,
@@ -133,7 +133,7 @@ def prepare_evaluation(config: EvaluationConfig, scratch: Path, report: Report) 
     )
     outcome = read_outcome(output, prepared.evaluation_digest)
     report("prepared", **prepared.to_json(), done=outcome is not None)
-    warnings = (*filter(None, [beyond]), *made.warnings)
+    warnings = (*filter(None, [beyond]), *_past_adapters(adapters, model), *made.warnings)
     for warning in warnings:
         report.warn("prepared with a warning", warning=warning)
     return Found(prepared, outcome, warnings)
@@ -175,6 +175,23 @@ def _adapters(
         check_adapters({"target": target, "baseline": baseline, "anchor": anchor})
     report("artifacts checked", target=_digest(target), baseline=_digest(baseline), anchor=_digest(anchor))
     return _Adapters(target, baseline, anchor, tokenizer_files)
+
+
+def _past_adapters(adapters: _Adapters, model: BaseModel) -> list[str]:
+    """Return a sentence for each adapter of a layer that counts only where the base model is quantized.
+
+    None is made any more; those of before, and of others, are asked as they are.
+    """
+    past = past_adapter(model.config)
+    if past is None or past == IN_TRAINING_ALONE:
+        return []
+    return [
+        f"the {role} at {adapter.uri} adapts {past} of a model {PAST_ADAPTER_WHY[past]}: what was learned of it counts "
+        "where precision is AsTrained and it was trained over NF4, and nowhere that serves the model in 16 bits; train "
+        f"it anew, which leaves {past} alone"
+        for role, adapter in (("target", adapters.target), ("baseline", adapters.baseline), ("anchor", adapters.anchor))
+        if adapter is not None and any(f".{past}.lora_A." in place.name for place in adapter.tensors())
+    ]
 
 
 def _circumstances(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...base.architecture import Targets
-from ...base.layers import PAST_ADAPTER, PAST_ADAPTER_WHY
+from ...base.layers import PAST_ADAPTER_WHY
 from ...contract import InitialAdapter, LoraSettings, RunConfig, StoredArtifact
 from ...errors import SettingsInvalid
 from ...evaluate.preparing.adapters import VerifiedAdapter, find_adapter
@@ -46,10 +46,10 @@ def check_initial_adapter(config: RunConfig, base_model_digest: str | None, targ
     names_of_joined = ("experts", "base_layer") if targets.parameters else ()
     joined = {name: has_modules.pop(name) for name in names_of_joined if name in has_modules}
     wanted_modules = Counter(name.rpartition(".")[2] for name in targets.modules)
-    if gone := set(has_modules) & targets.reached.left_out & set(PAST_ADAPTER.values()):
+    for gone in sorted(has_modules.keys() & targets.reached.left_out & PAST_ADAPTER_WHY.keys()):
         raise SettingsInvalid(
-            f"lora.initialAdapter at {initial.uri} adapts {', '.join(sorted(gone))} of a model {PAST_ADAPTER_WHY}, and "
-            "these are adapted no more, so no run can go on from it; leave initialAdapter out to train anew"
+            f"lora.initialAdapter at {initial.uri} adapts {gone} of a model {PAST_ADAPTER_WHY[gone]}, and "
+            "it is adapted no more, so no run can go on from it; leave initialAdapter out to train anew"
         )
     if has_modules != wanted_modules or sum(joined.values()) != len(targets.parameters):
         raise _other(
