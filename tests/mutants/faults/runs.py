@@ -198,6 +198,15 @@ RUNS = (
         "train/test_checkpoint.py::test_a_damaged_checkpoint_is_skipped_for_the_one_before[a truncated file]",
     ),
     Mutant(
+        "a step does not wait for the copy of the one before",
+        Trap.STORED,
+        "a checkpoint holds weights of two steps",
+        "training/loop.py",
+        "                self.checkpoints.made()  # before",
+        "                pass  # before",
+        "train/test_resume.py::test_a_checkpoint_is_copied_while_the_next_step_computes_and_before_it_moves_anything",
+    ),
+    Mutant(
         "a signal is looked at between steps alone",
         Trap.PREEMPTION,
         "a pod that loads, evaluates or publishes is killed before it noticed",

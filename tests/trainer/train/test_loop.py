@@ -19,6 +19,7 @@ from trimtab_trainer.training.loop import Trainer, smaller_micro_batch
 from trimtab_trainer.training.machine.exhausted import is_out_of_memory
 from trimtab_trainer.training.network.adapter import add_adapter
 from trimtab_trainer.training.network.model import frozen_hash, load_base
+from trimtab_trainer.training.network.trained import not_finite
 from trimtab_trainer.training.state import LARGEST_SCALE, TrainingState, evaluated
 from trimtab_trainer.training.validation import mean_loss
 
@@ -209,6 +210,7 @@ def test_a_loss_that_is_not_finite_later_leaves_what_was_kept_before(tiny: Path,
 
         def broken(run: Trainer = run, accumulate: Any = accumulate) -> Any:
             if run.state.step == 2:
+                run.checkpoints.made()
                 spoil(run)
             return accumulate()
 
@@ -221,6 +223,18 @@ def test_a_loss_that_is_not_finite_later_leaves_what_was_kept_before(tiny: Path,
         assert best is not None
         assert best.step <= 2
         assert all(bool(each.isfinite().all()) for each in run.checkpoints.best_weights(best).values())
+
+
+def test_what_is_not_finite_is_found_and_what_is_large_is_not() -> None:
+    tensors = {
+        "large": torch.full((4,), 3e38),
+        "infinite": torch.tensor([1.0, math.inf, -math.inf]),
+        "no number": torch.tensor([math.nan]),
+        "empty": torch.empty(0),
+    }
+    assert not_finite(tensors) == ["infinite", "no number"]
+    assert not_finite({"large": tensors["large"]}) == []
+    assert not_finite({}) == []
 
 
 @pytest.mark.parametrize("stopped", [False, True], ids=["on its way", "told to stop"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,34 @@ def test_a_checkpoint_that_was_resumed_from_is_not_written_anew_when_its_evaluat
         third.resume(next(third.checkpoints.newest_first()))
         assert (third.state.step, third.state.best) == (5, state.best)
         assert same(third.checkpoints.best_weights(state.best), best_weights)
+
+
+def test_a_checkpoint_is_copied_while_the_next_step_computes_and_before_it_moves_anything(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny, tmp_path, settings(tmp_path, "AdamW", 8), unpacked(random_rows(10)))
+    computed, kept = threading.Event(), dict[str, torch.Tensor]()
+    accumulate, copied = run.accumulate, run.model.trained_tensors
+
+    def accumulated() -> Any:
+        share = accumulate()
+        if run.state.step == 4:
+            kept.update(copied())
+            computed.set()
+        return share
+
+    def late(*, copy: bool = True) -> dict[str, torch.Tensor]:
+        if run.state.step == 4:
+            assert computed.wait(60), "the next step waits for the copy"
+            time.sleep(0.2)
+        return copied(copy=copy)
+
+    monkeypatch.setattr(run, "accumulate", accumulated)
+    monkeypatch.setattr(run.model, "trained_tensors", late)
+    run.run()
+    steps = {checkpoint.state.step: checkpoint.weights for checkpoint in run.checkpoints.newest_first()}
+    assert same(steps[4], kept)
+    assert not same(steps[8], kept)
 
 
 def test_a_checkpoint_that_storage_refused_is_tried_again_when_the_run_is_told_to_stop(

@@ -28,6 +28,7 @@ import pytest
 from trimtab_trainer.contract import ExitCode, RunConfig
 from trimtab_trainer.prepare import PROBE
 from trimtab_trainer.publishing.result import read_result
+from trimtab_trainer.reporting import answers
 from trimtab_trainer.storage import MANIFEST, Store, keys, open_store, read_manifest, verify
 from trimtab_trainer.training.checkpoint import Checkpoints
 
@@ -47,7 +48,12 @@ SHARES = 8
 REFUSALS: dict[str, Refusal] = {"answers 500": (500, "InternalError"), "answers 503": (503, "SlowDown")}
 APPLY = {"gives other bytes": "GET", "is given other bytes": "PUT"}
 """Kinds of trouble of one method alone: of a request to delete no server looks at the hash."""
-TROUBLES = ("killed", *REFUSALS, "gives other bytes", "is given other bytes", "hangs up", "hangs up and is asked again")
+TROUBLES = (
+    *("killed", *REFUSALS, "gives other bytes", "is given other bytes"),
+    *("hangs up", "hangs up and is asked again", "answers too late"),
+)
+PATIENCE = 5
+"""Seconds after which an answer is too late: what else an attempt asks is answered by then on a busy machine too."""
 RESULT = "PUT /runs/*/RESULT.json"
 SECOND_CHECKPOINT = "PUT /runs/*/checkpoints/step-000004-00000000-1/MANIFEST.json"
 
@@ -88,6 +94,9 @@ class Trouble:
                 if asked.method == "GET" and body:
                     return body[: len(body) // 2]
                 raise ConnectionResetError
+            if now(asked, "answers too late"):
+                time.sleep(2 * PATIENCE)
+                raise ConnectionResetError
             if self.kind == "is slow":
                 self.happened = True
                 time.sleep(0.05)
@@ -127,6 +136,8 @@ class Scene:
         with pytest.MonkeyPatch.context() as patch:  # else each operation fails where it fails
             if trouble.kind and trouble.kind not in ("killed", "is slow") and not trouble.kind.endswith("again"):
                 patch.setattr(keys, "ATTEMPTS", 1)
+            if trouble.kind == "answers too late":
+                patch.setattr(keys, "READ_TIMEOUT", PATIENCE)
             pod = Pod(root, StageRun(root, config, self.run.prepared), number, env={}, prepares=True)
         trouble.of(pod.handle.pid)
         pod.until("")
@@ -212,14 +223,18 @@ def flipped(body: bytes) -> bytes:
 
 @pytest.fixture(autouse=True)
 def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every checkpoint is stored, so that operations come in one order: the processes are forked from this one."""
-    save = Checkpoints.save
+    """Every checkpoint is stored, so that operations come in one order: the processes are forked from this one.
 
-    def saved(self: Checkpoints, *arguments: Any) -> None:
-        save(self, *arguments)
+    Answers for people are short, which no operation depends on: they take half of the time of a life.
+    """
+    monkeypatch.setattr(answers, "MOST_TOKENS", answers.FEWEST_TOKENS)
+    begin = Checkpoints.begin
+
+    def begun(self: Checkpoints, *arguments: Any) -> None:
+        begin(self, *arguments)
         self.settle()
 
-    monkeypatch.setattr(Checkpoints, "save", saved)
+    monkeypatch.setattr(Checkpoints, "begin", begun)
 
 
 @pytest.fixture(scope="module")

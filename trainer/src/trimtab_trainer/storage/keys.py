@@ -39,6 +39,8 @@ ADDRESSING_STYLES = ("path", "virtual", "auto")
 
 ATTEMPTS = 5
 """Requests per call, the first included; standard mode waits up to 1, 2, 4, 8 s between them."""
+READ_TIMEOUT = 60
+"""Seconds without a byte after which a request has failed."""
 
 LOADER = botocore.loaders.create_loader()
 """Shared by all clients: reading botocore's description of S3 takes most of the time to make one."""
@@ -135,7 +137,7 @@ def _make_client(credentials: Credentials | None, keys: Keys | None, source: str
         verify=verify,
         config=Config(
             connect_timeout=5,
-            read_timeout=60,
+            read_timeout=READ_TIMEOUT,
             tcp_keepalive=True,
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             s3=cast("_S3Dict", {"addressing_style": style}),

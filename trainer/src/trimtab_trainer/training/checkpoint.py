@@ -12,7 +12,8 @@ A checkpoint names the one that has the best weights, and never one that is not 
 upload failed and was tolerated, another attempt deleted it), its weights are put in place before the manifest that
 names them. What is good is deleted only after something newer is whole.
 
-Training does not wait for storage. While one checkpoint is on its way the newest of those made since waits, and those
+Training waits neither for the copy of what it trained, which a thread makes while the next step computes its gradient
+(`begin`, `made`), nor for storage. While one checkpoint is on its way the newest of those made since waits, and those
 between are left out: whatever storage takes, no more is lost than what was trained during two transfers and everySteps.
 """
 
@@ -23,7 +24,9 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as ended
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -151,6 +154,8 @@ class Checkpoints:
         self._scratch = scratch / "checkpoints"
         self._lock = threading.Lock()  # of what follows, which the thread that stores them and that of the loop share
         self._thread: threading.Thread | None = None
+        self._maker = ThreadPoolExecutor(1, "checkpoint-copy")
+        self._making: Future[None] | None = None
         self._busy = False
         self._waiting: _Due | None = None
         self._best_given_way: tuple[int, dict[str, Tensor], str] | None = None
@@ -167,6 +172,37 @@ class Checkpoints:
         return f"step-{step:06d}-{self._suffix}"
 
     # -- writing ------------------------------------------------------------------------------------------------------
+
+    def begin(self, make: Callable[[], Checkpoint | None]) -> None:
+        """Have a checkpoint made and saved by a thread, while what it is made of stays as it is.
+
+        Whoever is about to change that calls `made` first.
+
+        Args:
+            make: copies tensors; returns None where there is nothing to save.
+
+        Raises:
+            Exception: as of `made`, of the one before.
+        """
+        self.made()
+        self.give_way()
+
+        def saved() -> None:
+            checkpoint = make()
+            if checkpoint is not None:
+                self.save(checkpoint)
+
+        self._making = self._maker.submit(saved)
+
+    def made(self) -> None:
+        """Wait until what was begun is a copy of its own.
+
+        Raises:
+            Exception: what `make` raised, or `save`.
+        """
+        making, self._making = self._making, None
+        if making is not None:
+            making.result()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Have a checkpoint written by a thread, on disk and then in storage, in the order in which they are saved.
@@ -219,16 +255,20 @@ class Checkpoints:
         save_parts(tensors, self.best_folder, kept_as)
 
     def wait(self, everything: bool = False) -> None:
-        """Wait until what was saved is stored.
+        """Wait until what was begun or saved is stored.
 
         Raises:
             TrainerError: it could not be stored; a passing failure only with `everything`, or when it keeps on.
+            Exception: as of `made`.
         """
         self.settle()
+        self.made()
         self._raise(everything)
 
     def settle(self) -> None:
         """Before the process ends, however it ends: wait for what is on its way. Its errors were or are told."""
+        if self._making is not None:
+            ended([self._making])
         if self._thread is not None:
             self._thread.join()
             self._thread = None

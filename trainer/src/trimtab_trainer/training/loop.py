@@ -16,7 +16,9 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,7 @@ from .idle import Idle
 from .machine.energy import EnergyMeter
 from .machine.exhausted import is_out_of_memory
 from .machine.hardware import memory_peak
+from .machine.transfer import beside
 from .methods.figures import PreferenceSums, figures_of, told
 from .methods.objective import StepLoss, added, objective_of
 from .network.trained import Trained
@@ -138,7 +141,8 @@ class Trainer:
                     self.evaluate()
                 finished = self.state.step >= self.total_steps or self.state.stopped_early
                 if finished or self.checkpoint_is_due():
-                    check_alike(self.model.parameters, self.world, self.state.step)
+                    with self.idle.saving():
+                        check_alike(self.model.parameters, self.world, self.state.step)
                     self.save()
                 if finished:
                     self.checkpoints.wait(everything=True)
@@ -184,6 +188,8 @@ class Trainer:
                     if not is_out_of_memory(error):
                         raise
                     reason = str(error).partition("\n")[0]
+            with self.idle.saving():
+                self.checkpoints.made()  # before anything that is copied changes, and before the loss of bad weights
             if self.world.any(reason is not None):
                 self.shrink(reason or "in another process")
                 continue
@@ -421,36 +427,42 @@ class Trainer:
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write a checkpoint of the state, unless that was done; the leader does for all.
+        """Have a checkpoint of the state written, unless that was done; the leader does for all.
+
+        Copies are made while the next step computes its gradient, which changes nothing of what is copied.
+
+        Raises:
+            TrainerError: the checkpoint before could not be made or stored.
+        """
+        if self._saved_step == self.state.step:
+            return
+        self.board.update(activity="Checkpointing")
+        with self.idle.saving():
+            self.checkpoints.begin(partial(self._checkpoint, self.state, beside(self.model.device)))
+        self._saved_step = self.state.step
+
+    def _checkpoint(self, state: TrainingState, queue: AbstractContextManager[None]) -> Checkpoint | None:
+        """Return a checkpoint of a state, in the process that leads; the body of a thread.
 
         Raises:
             SettingsInvalid: the weights are not finite; the checkpoint before is the newest.
         """
-        if self._saved_step == self.state.step:
-            return
-        if broken := self.model.broken():
-            raise SettingsInvalid(
-                f"{len(broken)} trained weights are not finite after step {self.state.step} ({broken[0]}); lower "
-                f"training.learningRate, or set training.maxGradientNorm{self._remedy}"
-            )
-        if self.world.leads:
-            self._write()
-        self._saved_step = self.state.step
-
-    def _write(self) -> None:
-        self.board.update(activity="Checkpointing")
-        with self.idle.saving():
-            self.checkpoints.give_way()
-            tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
-            self.checkpoints.save(
-                Checkpoint(
-                    state=self.state,
-                    weights=self.model.trained_tensors(),
-                    optimizer_tensors=tensors,
-                    optimizer_numbers=numbers,
-                    base_hash=self.base_hash,
-                    kept_as=self.model.kept_as,
+        with queue:
+            if broken := self.model.broken():
+                raise SettingsInvalid(
+                    f"{len(broken)} trained weights are not finite after step {state.step} ({broken[0]}); lower "
+                    f"training.learningRate, or set training.maxGradientNorm{self._remedy}"
                 )
+            if not self.world.leads:
+                return None
+            tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
+            return Checkpoint(
+                state=state,
+                weights=self.model.trained_tensors(),
+                optimizer_tensors=tensors,
+                optimizer_numbers=numbers,
+                base_hash=self.base_hash,
+                kept_as=self.model.kept_as,
             )
 
     def save_what_is_new(self) -> None:

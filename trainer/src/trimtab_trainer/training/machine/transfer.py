@@ -1,7 +1,8 @@
-"""Numbers on their way to an accelerator, which is not waited for."""
+"""Numbers on their way to an accelerator and back, which is not waited for."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy.typing as npt
@@ -13,3 +14,15 @@ def sent(array: npt.NDArray[Any], where: torch.device) -> Tensor:
     """Return an array on the device, without waiting for an accelerator that still computes what came before."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)
+
+
+def beside(where: torch.device) -> AbstractContextManager[None]:
+    """Return the context of a thread that reads what the calling one has asked of an accelerator so far.
+
+    Without it an accelerator does what both ask in turn, so that a copy waits for what is computed, and that for it.
+    """
+    if where.type != "cuda":
+        return nullcontext()
+    stream = torch.cuda.Stream(where)
+    stream.wait_stream(torch.cuda.current_stream(where))
+    return torch.cuda.stream(stream)
