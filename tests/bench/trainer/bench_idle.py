@@ -7,6 +7,8 @@ project's documents, and a checkpoint after at least so many seconds of steps, f
 after 50 ms and takes 50 MB/s. Twice: with an adapter (rank 16, every linear layer), which storage takes in less than an
 interval, and with all weights, 12 bytes for each, for which it needs several. `checkpoint_stall_ratio` and
 `data_wait_ratio` are the larger ones of both, as shares of the time of the loop (`loop_seconds`), which tells them.
+Half as many steps before and after it are without checkpoints: `checkpoint_slowdown_ratio` is how much longer the same
+number of steps took with them. It has the waiting, and what copies, hashes and files take of processors that compute.
 """
 
 from __future__ import annotations
@@ -82,6 +84,16 @@ def loop(base: Path, root: Path, sections: dict[str, Any], steps: int, every: in
     return found
 
 
+def seconds_of(run: Trainer, steps: int, every: int | None = None) -> float:
+    """Do so many steps, with a checkpoint after every so many; return how long they took."""
+    started = time.monotonic()
+    for step in range(steps):
+        if every is not None and step and step % every == 0:
+            run.save()
+        run.step()
+    return time.monotonic() - started
+
+
 def measured(base: Path, root: Path, sections: dict[str, Any], interval: float) -> dict[str, Any]:
     """Return the shares of a run whose checkpoints are at least so many seconds of steps apart."""
     probe = loop(base, root / "probe", sections, WARM_UP + 3, WARM_UP + 4)
@@ -92,23 +104,25 @@ def measured(base: Path, root: Path, sections: dict[str, Any], interval: float) 
         probe.step()
     every = max(1, math.ceil(interval / ((time.monotonic() - started) / 3)))
     del probe
-    run = loop(base, root / "run", sections, every * CHECKPOINTS + max(1, every // 2), every)
+    steps = every * CHECKPOINTS + max(1, every // 2)
+    run = loop(base, root / "run", sections, WARM_UP + 2 * steps, every)
+    seconds_of(run, WARM_UP)
+    apart = seconds_of(run, steps // 2)
     # Without the end of a run, at which everything has to be stored: a run of days has one, and these of minutes too.
     run.idle = Idle()
-    while run.state.step < run.total_steps:
-        if run.checkpoint_is_due():
-            run.save()
-        run.step()
+    together = seconds_of(run, steps, every)
     shares = run.idle.shares()
     run.checkpoints.wait(everything=True)
+    apart += seconds_of(run, steps - steps // 2)
     stored, taken = (
         run.board.registry.get_sample_value(f"trimtab_trainer_{name}_total") or 0.0
         for name in ("checkpoints", "checkpoint_seconds")
     )
     return {
         **{name: shares[name] for name in ("checkpoint_stall_ratio", "data_wait_ratio")},
+        "checkpoint_slowdown_ratio": round(together / apart - 1, 4),
         "loop_seconds": shares["seconds"],
-        "interval_seconds": round(shares["seconds"] * every / run.total_steps, 2),
+        "interval_seconds": round(shares["seconds"] * every / steps, 2),
         "stored_after_seconds": round(taken / stored, 2),
         "checkpoints_due": CHECKPOINTS,
         "checkpoints_stored": int(stored),
@@ -129,12 +143,13 @@ def main() -> None:
             each = found[name] = measured(base, Path(scratch) / str(number), sections, options.interval)
             print(
                 f"{name:<12} checkpoints {each['checkpoint_stall_ratio']:.2%}, data {each['data_wait_ratio']:.2%} of "
-                f"{each['loop_seconds']:.0f} s; one every {each['interval_seconds']:.1f} s is stored "
-                f"after {each['stored_after_seconds']:.1f} s, {each['checkpoints_stored']} of "
-                f"{each['checkpoints_due']} are",
+                f"{each['loop_seconds']:.0f} s, {each['checkpoint_slowdown_ratio']:.1%} more than without; one every "
+                f"{each['interval_seconds']:.1f} s is stored after {each['stored_after_seconds']:.1f} s, "
+                f"{each['checkpoints_stored']} of {each['checkpoints_due']} are",
                 flush=True,
             )
-    worst = {key: max(each[key] for each in found.values()) for key in ("checkpoint_stall_ratio", "data_wait_ratio")}
+    ratios = ("checkpoint_stall_ratio", "data_wait_ratio", "checkpoint_slowdown_ratio")
+    worst = {key: max(each[key] for each in found.values()) for key in ratios}
     print(json.dumps({**worst, "limit": LIMIT, "shape": options.shape, "settings": found}))
 
 
