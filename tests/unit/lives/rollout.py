@@ -94,9 +94,15 @@ class Life:
             lease_transitions=lambda: self.lease,
             tell=self._tell,
             policies=RELEASE,
+            busy=self._others_wait,
         )
         self._hear(1.0)
         self.following = asyncio.create_task(self.operator.poller.run())
+
+    def _others_wait(self, namespace: str) -> bool:
+        """Tell whether rounds about others are about to come: for some seconds, and then not."""
+        seconds = int(asyncio.get_running_loop().time() / 3)
+        return Random(f"busy {self.seed} {seconds}").random() < 0.3
 
     def _wrote(self, before: Body | None, after: Body | None) -> None:
         self.promises.wrote(before, after)
@@ -217,6 +223,7 @@ class Life:
         agent = Agent(name)
         agent.fails[sha(REFUSED)] = ("ProbeFailed", True)
         pod = Pod(agent, f"10.0.0.{self.started}", Random(f"{name} {self.seed}"))
+        pod.takes_several = Random(f"version of {name} {self.seed}").random() < 0.7
         self.pods.append(pod)
         self._show(pod)
         self._read_the_mounted_documents(pod)

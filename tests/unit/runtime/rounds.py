@@ -52,6 +52,7 @@ class Rounds:
         lease_transitions: Callable[[], int] = lambda: 3,
         tell: Callable[[Key], None] | None = None,
         policies: str = "",
+        busy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.api = api or FakeApi()
         self.told: list[Key] = []
@@ -61,7 +62,7 @@ class Rounds:
         self.signing = SigningKeys(keys, clock=lambda: now().timestamp())
         self.desired = Desired(self.api, self.signing)
         agents = agents or Agents(self.signing, cast(Any, session), may_send)
-        self.poller = AgentPoller(agents, self.cache, self.pods_changed, tell, now)
+        self.poller = AgentPoller(agents, self.cache, self.pods_changed, tell, now, busy=busy)
         self.progress = ProgressPoller(self.cache, tell)
         self.troubles = Troubles(now)
         self.terms = Terms(lease_transitions)

@@ -209,11 +209,12 @@ async def test_a_pod_that_goes_while_a_document_is_under_way_to_it_is_forgotten(
     async with operating(tmp_path, hostile) as operator:
         operator.cache.owners["AdapterRollout"].put(operator.api.put(ADAPTERROLLOUTS, rollout(port=hostile.port)))
         await until(lambda: hostile.calls != [])
-        (under_way,) = operator.poller._known["uid-of-vllm-1"].sending.values()
+        outbox = operator.poller._known["uid-of-vllm-1"].outbox
+        assert outbox is not None
         operator.cache.serving.remove("uid-of-vllm-1")
         await until(lambda: operator.poller._known == {})
         release.set()
-        await under_way
+        await until(lambda: outbox.pending("guide") is None)
         assert operator.poller.holders(NAMESPACE, "guide") == []
         operator.queue.add(key)
         await until(lambda: operator.queue.busy == 0)

@@ -178,7 +178,8 @@ async def test_an_agent_that_is_silent_when_requests_are_to_move_gets_nothing(wo
 
 async def test_an_agent_that_hangs_holds_up_no_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its document is waited for by itself, once, and then it is not asked again before requests move."""
-    monkeypatch.setattr("trimtab_operator.runtime.pods.agentpoller.SENDING_SECONDS", 0.1)
+    for module in ("agentpoller", "outbox"):
+        monkeypatch.setattr(f"trimtab_operator.runtime.pods.{module}.SENDING_SECONDS", 0.1)
     monkeypatch.setattr("trimtab_operator.runtime.pods.agentpoller.CONFIRM_SECONDS", 0.1)
     world.store(rollout(port=world.agent.port))
     await world.pod()

@@ -81,7 +81,12 @@ class Leading:
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._poller = AgentPoller(
-            Agents(signing, self._session, kube.may_write), self._cache, pods_changed, add, utc_now
+            Agents(signing, self._session, kube.may_write),
+            self._cache,
+            pods_changed,
+            add,
+            utc_now,
+            busy=self._queue.waits,
         )
         self._desired = Desired(kube, signing)
         troubles, terms = Troubles(utc_now), Terms(lease_transitions)

@@ -72,6 +72,10 @@ class WorkQueue(Generic[Key]):
         """Keys that wait or are worked on; keys that wait for their time do not count."""
         return len(self._waiting) + len(self._working)
 
+    def waits(self, tenant: Hashable) -> bool:
+        """Tell whether keys of a tenant wait for a worker."""
+        return tenant in self._ready
+
     def add(self, key: Key) -> None:
         """Have it looked at as soon as a worker is free."""
         if key in self._working:
