@@ -84,6 +84,7 @@ class Life:
             self.following.cancel()
         self.lease += 1
         self.due.clear()
+        self.api.fate.left = -1  # what the one before has still to send is never sent
         self.api.fate = fate = Fate()
         ids = frozenset(key.id for key in SigningKeys(self.keys).all())
         self.operator = Rounds(
@@ -336,11 +337,15 @@ class Life:
         if self._rollout() is None:
             self._make(NAME)
         elif self.random.random() < 0.3:
-            self.api.drop(OWN["AdapterRollout"], NAMESPACE, NAME)
+            self._delete(NAME)
+
+    def _delete(self, name: str) -> None:
+        self.api.drop(OWN["AdapterRollout"], NAMESPACE, name)
+        self.promises.gone_at[name] = self.now()
 
     def another_claims_the_name(self) -> None:
         if self._rollout(RIVAL) is not None:
-            self.api.drop(OWN["AdapterRollout"], NAMESPACE, RIVAL)
+            self._delete(RIVAL)
         elif self.random.random() < 0.3:
             self._make(RIVAL)
 

@@ -141,7 +141,9 @@ class Operator:
     def known_names(self) -> int:
         """Return for how many rollouts anything is kept about the pod."""
         known = self.poller._known["uid-of-vllm-1"]
-        kept = (known.refusals, known.refused, known.sent, known.sending, known.retired)
+        kept = [known.refusals, known.refused, known.sent, known.retired]
+        if (outbox := known.outbox) is not None:
+            kept += [outbox._waiting, outbox._under_way, outbox._ended]
         return len({name for each in kept for name in each})
 
 

@@ -264,7 +264,7 @@ class AgentPoller:
             self._sent_to[key] = outboxes
         if ended and not self._busy(key.namespace):
             with suppress(TimeoutError):
-                async with asyncio.timeout(SENDING_SECONDS):
+                async with asyncio.timeout(2 * SENDING_SECONDS):  # behind a request, and its own
                     for each in ended:
                         await each.wait()
 

@@ -113,7 +113,8 @@ class Outbox:
                 self._hangs = True
                 for document in (*documents, *self._waiting.values()):
                     self._late(document)
-                self.close()
+                    self._end(document.share.rollout)
+                self._waiting.clear()
             results = await call
         finally:
             self._hangs, self._under_way = False, {}
