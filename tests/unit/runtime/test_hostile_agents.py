@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -141,7 +141,7 @@ class Operator:
     def known_names(self) -> int:
         """Return for how many rollouts anything is kept about the pod."""
         known = self.poller._known["uid-of-vllm-1"]
-        kept = [known.refusals, known.refused, known.sent, known.retired]
+        kept: list[Iterable[str]] = [known.refusals, known.refused, known.sent, known.retired]
         if (outbox := known.outbox) is not None:
             kept += [outbox._waiting, outbox._under_way, outbox._ended]
         return len({name for each in kept for name in each})

@@ -88,7 +88,7 @@ class Leading:
             utc_now,
             busy=self._queue.waits,
         )
-        self._desired = Desired(kube, signing)
+        self._desired = Desired(kube, signing, busy=self._queue.waits, changed=add)
         troubles, terms = Troubles(utc_now), Terms(lease_transitions)
         self._reconciler = Reconciler(
             cache=self._cache,

@@ -201,7 +201,8 @@ class AgentPoller:
     def may_hear(self, view: ServingPodView, rollout: str) -> float:
         """Return in how many seconds a pod may be told that a rollout is gone; 0 for now."""
         known = self._known.get(view.uid)
-        if known is None or (known.outbox is not None and known.outbox.pending(rollout) is not None):
+        outbox = known.outbox if known is not None else None
+        if known is None or (outbox is not None and (outbox.hangs or outbox.pending(rollout) is not None)):
             return RETIRE_PAUSE
         told = known.retired.get(rollout)
         return max(0.0, (told.again - self._now()).total_seconds()) if told is not None else 0.0
@@ -254,7 +255,9 @@ class AgentPoller:
         for document in documents:
             if (known := self._known.get(document.uid)) is not None:  # else it is gone meanwhile
                 outbox = known.outbox = known.outbox or self._outbox(known)
-                if outbox.pending(rollout) != document.share:
+                if outbox.hangs:
+                    self._late(known, document)
+                elif outbox.pending(rollout) != document.share:
                     ended.append(outbox.put(document))
                 outboxes.append(outbox)
         for outbox in self._sent_to.pop(key, ()):
@@ -272,7 +275,7 @@ class AgentPoller:
         return Outbox(
             partial(self._send, known),
             partial(self._answered, known),
-            partial(self._late, known),
+            partial(self._overdue, known),
             lambda: self._busy(known.view.namespace),
         )
 
@@ -280,6 +283,9 @@ class AgentPoller:
         again = self._now() + timedelta(seconds=ANSWER_SECONDS)
         refusal = Refusal("Unreachable", "no answer to a document yet", document.share, again)
         known.refusals[document.share.rollout] = refusal
+
+    def _overdue(self, known: Known, document: Document) -> None:
+        self._late(known, document)
         self._tell_sender(document)
 
     async def _send(self, known: Known, documents: Sequence[Document]) -> Sequence[ShareTruth | Refusal]:

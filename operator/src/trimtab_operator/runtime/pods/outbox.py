@@ -28,7 +28,7 @@ class Outbox:
     Args:
         send: send documents, at most as many as may be in a request; what came of each, in their order.
         answered: told of each document and what came of it.
-        late: told of each that is given up for now.
+        late: told of each document that is given up for now.
         held: whether others are about to come.
     """
 
@@ -46,7 +46,8 @@ class Outbox:
         self._waiting: dict[str, Document] = {}
         self._under_way: dict[str, Document] = {}
         self._ended: dict[str, asyncio.Event] = {}
-        self._hangs = False
+        self.hangs = False
+        """Whether a request has had no answer for long: what is put then only waits for it."""
         self._work: asyncio.Task[None] | None = None
 
     def pending(self, rollout: str) -> Share | None:
@@ -61,9 +62,6 @@ class Outbox:
         """
         name = document.share.rollout
         if name in self._under_way:
-            return _now()
-        if self._hangs:
-            self._late(document)
             return _now()
         self._waiting[name] = document
         if self._work is None or self._work.done():
@@ -110,14 +108,14 @@ class Outbox:
         try:
             await asyncio.wait({call}, timeout=SENDING_SECONDS)
             if not call.done():
-                self._hangs = True
+                self.hangs = True
                 for document in (*documents, *self._waiting.values()):
                     self._late(document)
                     self._end(document.share.rollout)
                 self._waiting.clear()
             results = await call
         finally:
-            self._hangs, self._under_way = False, {}
+            self.hangs, self._under_way = False, {}
             for document in documents:
                 self._end(document.share.rollout)
         for document, result in zip(documents, results, strict=True):
