@@ -51,6 +51,7 @@ MOUNTED = {"trimtab-agent-keys": "keys", "trimtab-desired": "desired"}
 """ConfigMaps, and the folders of the agents that they are mounted at."""
 STAGE = "trimtab.dev/stage"
 AGENT_PORT, ENGINE_PORT = 8081, 8000
+ROLLOUTS = "/v1/rollouts"
 NETWORKS = range(100, 220)
 STATUS_AT_ONCE = 16
 
@@ -63,6 +64,8 @@ class AgentFaults:
     status: int = 0
     answers: Callable[[Any], Any] | None = None
     """What an agent of another version says instead of an answer."""
+    earlier: bool = False
+    """Whether it is of the version before this one, which takes one document in a request, and knows of no more."""
     held_fetches: dict[str, threading.Event] = field(default_factory=dict)
     """By digest, what object storage waits for."""
 
@@ -238,8 +241,13 @@ class Pod:
             return web.json_response({"reason": "Injected", "message": "injected"}, status=self.faults.status)
         status = 500
         try:
+            if self.faults.earlier and (request.method, request.path) == ("PUT", ROLLOUTS):
+                raise web.HTTPMethodNotAllowed(request.method, ["GET"])
             response = await handler(request)
             status = response.status
+            if self.faults.earlier and request.path == ROLLOUTS and isinstance(response, web.Response):
+                told = json.loads(response.text or "{}")
+                response.text = json.dumps({key: value for key, value in told.items() if key != "documents"})
             if self.faults.answers is not None and isinstance(response, web.Response) and response.text:
                 response.text = json.dumps(self.faults.answers(json.loads(response.text)))
         except Exception as error:  # its status is noted, and it is raised again

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from pydantic import ValidationError
 
-from .contract import DOCUMENT_BYTES, Probe, ProbeKind, Revision, Share
+from .contract import DOCUMENT_BYTES, Documents, Probe, ProbeKind, Revision, Share
 
 __all__ = [
     "MountedDocument",
@@ -33,6 +33,7 @@ __all__ = [
     "key_id",
     "namespace_audience",
     "pod_audience",
+    "read_documents",
     "read_share",
     "sign_call",
     "sign_mounted",
@@ -66,9 +67,25 @@ def read_share(body: bytes) -> Share:
     try:
         return Share.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise Refused(400, "DocumentInvalid", f"{place}: {first['msg']}".lstrip(": ")) from None
+        raise _invalid(error) from None
+
+
+def read_documents(body: bytes) -> tuple[bytes, ...]:
+    """Return the documents of a request with several, each of which is still to be read.
+
+    Raises:
+        Refused: 400, it is no such request.
+    """
+    try:
+        return tuple(text.encode() for text in Documents.model_validate_json(body).documents)
+    except ValidationError as error:
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> Refused:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return Refused(400, "DocumentInvalid", f"{place}: {first['msg']}".lstrip(": "))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,15 @@ from tests.component.rollout.objects import QUICK, ready_of
 from tests.component.skew.later import CONDITION, SCHEDULE, STATE
 from tests.component.skew.world import ARCHIVE, CANARY, World, later_answer
 from tests.resources import EVALUATIONS, FINETUNEJOBS
+from tests.serving.fleet import ROLLOUTS
 from tests.unit.domain.makers import ARTIFACT
 
 
 async def test_versions_take_turns_and_nothing_is_begun_again_or_ends_early(world: World) -> None:
     scene, trainers = world.scene, world.trainers
+    calls = {pod: len(pod.calls) for pod in scene.all_pods}
+    for pod in (earlier := scene.all_pods[1::2]):
+        pod.faults.earlier = True
 
     # The definitions come first, while the operator of before leads: a setting is filled into every section.
     world.definitions.apply("later")
@@ -22,7 +26,8 @@ async def test_versions_take_turns_and_nothing_is_begun_again_or_ends_early(worl
         await until(world.kube, world.namespace, name, filled, what="the later setting", resource=resource)
     await world.goes_on()
 
-    # The later version leads, trainers and half of the agents are of the later version. Its status says more.
+    # The later version leads, trainers and half of the agents are of the later version, the other half of the one
+    # before this. Its status says more.
     await world.lead("later")
     for pod in scene.all_pods[::2]:
         pod.faults.answers = later_answer
@@ -79,6 +84,9 @@ async def test_versions_take_turns_and_nothing_is_begun_again_or_ends_early(worl
         assert [each["reason"] for each in body["status"]["attempts"]] == ["Completed"] * 2
     assert world.jobs.items() <= (await world.jobs_there()).items()
     assert len(trainers.pods) == 2 * len(("adapter", "novel", "early", "waiting", "asking"))
+    sent = {(pod in earlier, call.path) for pod in calls for call in pod.calls[calls[pod] :] if call.method == "PUT"}
+    assert sent >= {(False, ROLLOUTS), (True, f"{ROLLOUTS}/{CANARY}")}, "each in the way that its agent knows"
+    assert (False, f"{ROLLOUTS}/{CANARY}") not in sent
     world.nothing_went_wrong()
 
 

@@ -5,7 +5,7 @@ nobody waits for them any more, pods that hang.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -31,6 +31,8 @@ class Pod:
     random: Random
     mute: bool = False
     version: int = 1
+    takes_several: bool = True
+    """Whether its agent is of this version: an earlier one takes one document in a request."""
     told: dict[str, Any] = field(default_factory=dict)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     selected: bool = True
@@ -101,28 +103,41 @@ class AgentsInMemory:
             network.reached(address.uid)
         if network.happens(pod):
             raise AgentUnreachable("connection reset by peer")
-        answer = Answer(read(pod.agent.answer()), pod.version, self._keys)
+        answer = Answer(read(pod.agent.answer()), pod.version, self._keys, pod.takes_several)
         if network.happens(pod):
             await asyncio.sleep(pod.random.uniform(0.1, LATE_SECONDS))
         return answer
 
-    async def send(self, address: Address, known_keys: Collection[str], share: Share) -> ShareTruth | Refusal:
+    async def send(
+        self, address: Address, known_keys: Collection[str], shares: Sequence[Share]
+    ) -> list[ShareTruth | Refusal]:
+        assert self._network.reached(address.uid).takes_several
+        return await self._send(address, shares)
+
+    async def send_alone(self, address: Address, known_keys: Collection[str], share: Share) -> ShareTruth | Refusal:
+        return (await self._send(address, [share]))[0]
+
+    async def _send(self, address: Address, shares: Sequence[Share]) -> list[ShareTruth | Refusal]:
         network = self._network
         if not self._fate.writes():
             raise AgentUnreachable("nobody sends any more")
         pod = network.reached(address.uid)
-        network.documents += 1
-        network.sends(pod, share)
+        network.documents += len(shares)
+        for share in shares:
+            network.sends(pod, share)
         if pod.mute or network.happens(pod):
             if pod.mute or pod.random.random() < 0.5:
-                network.under_way.append((pod, share))
+                network.under_way += [(pod, share) for share in shares]
                 await asyncio.sleep(ANSWER_SECONDS)
             raise AgentUnreachable("timeout")
-        network.takes(pod, share)
-        refusal = pod.agent.refusal
-        answer = ShareTruth.of(ShareAnswer.model_validate(pod.agent.truth(share)))
+        results = [self._take(pod, share) for share in shares]
         if network.happens(pod):
             raise AgentUnreachable("connection reset by peer")
         if network.happens(pod):
             await asyncio.sleep(LATE_SECONDS)
-        return refusal or answer
+        return results
+
+    def _take(self, pod: Pod, share: Share) -> ShareTruth | Refusal:
+        self._network.takes(pod, share)
+        answer = ShareTruth.of(ShareAnswer.model_validate(pod.agent.truth(share)))
+        return pod.agent.refusal or answer

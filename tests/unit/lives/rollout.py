@@ -84,6 +84,7 @@ class Life:
             self.following.cancel()
         self.lease += 1
         self.due.clear()
+        self.api.fate.left = -1  # what the one before has still to send is never sent
         self.api.fate = fate = Fate()
         ids = frozenset(key.id for key in SigningKeys(self.keys).all())
         self.operator = Rounds(
@@ -94,9 +95,15 @@ class Life:
             lease_transitions=lambda: self.lease,
             tell=self._tell,
             policies=RELEASE,
+            busy=self._others_wait,
         )
         self._hear(1.0)
         self.following = asyncio.create_task(self.operator.poller.run())
+
+    def _others_wait(self, namespace: str) -> bool:
+        """Tell whether rounds about others are about to come: for some seconds, and then not."""
+        seconds = int(asyncio.get_running_loop().time() / 3)
+        return Random(f"busy {self.seed} {seconds}").random() < 0.3
 
     def _wrote(self, before: Body | None, after: Body | None) -> None:
         self.promises.wrote(before, after)
@@ -217,6 +224,7 @@ class Life:
         agent = Agent(name)
         agent.fails[sha(REFUSED)] = ("ProbeFailed", True)
         pod = Pod(agent, f"10.0.0.{self.started}", Random(f"{name} {self.seed}"))
+        pod.takes_several = Random(f"version of {name} {self.seed}").random() < 0.7
         self.pods.append(pod)
         self._show(pod)
         self._read_the_mounted_documents(pod)
@@ -329,11 +337,15 @@ class Life:
         if self._rollout() is None:
             self._make(NAME)
         elif self.random.random() < 0.3:
-            self.api.drop(OWN["AdapterRollout"], NAMESPACE, NAME)
+            self._delete(NAME)
+
+    def _delete(self, name: str) -> None:
+        self.api.drop(OWN["AdapterRollout"], NAMESPACE, name)
+        self.promises.gone_at[name] = self.now()
 
     def another_claims_the_name(self) -> None:
         if self._rollout(RIVAL) is not None:
-            self.api.drop(OWN["AdapterRollout"], NAMESPACE, RIVAL)
+            self._delete(RIVAL)
         elif self.random.random() < 0.3:
             self._make(RIVAL)
 

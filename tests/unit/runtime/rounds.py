@@ -52,6 +52,7 @@ class Rounds:
         lease_transitions: Callable[[], int] = lambda: 3,
         tell: Callable[[Key], None] | None = None,
         policies: str = "",
+        busy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.api = api or FakeApi()
         self.told: list[Key] = []
@@ -59,9 +60,9 @@ class Rounds:
         self.pods_changed = asyncio.Event()
         self.cache = Cache(follow=tell, serving=self.pods_changed.set)
         self.signing = SigningKeys(keys, clock=lambda: now().timestamp())
-        self.desired = Desired(self.api, self.signing)
+        self.desired = Desired(self.api, self.signing, busy=busy, changed=tell)
         agents = agents or Agents(self.signing, cast(Any, session), may_send)
-        self.poller = AgentPoller(agents, self.cache, self.pods_changed, tell, now)
+        self.poller = AgentPoller(agents, self.cache, self.pods_changed, tell, now, busy=busy)
         self.progress = ProgressPoller(self.cache, tell)
         self.troubles = Troubles(now)
         self.terms = Terms(lease_transitions)

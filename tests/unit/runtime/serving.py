@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from trimtab_agent.contract import Share
-from trimtab_agent.documents import Refused, Verifier, pod_audience, read_share
+from trimtab_agent.contract import DOCUMENTS_AT_ONCE, Share
+from trimtab_agent.documents import Refused, Verifier, pod_audience, read_documents, read_share
 from trimtab_operator import agentkey
 from trimtab_operator.runtime.kube import Body
 from trimtab_operator.runtime.pods.signing import SigningKeys
@@ -73,7 +73,13 @@ class FakeAgent:
         self.version = 1
         self.asked = 0
         self.documents: list[Share] = []
+        self.requests: list[list[str]] = []
+        """Of which rollouts each request with documents was."""
+        self.takes_several = True
+        """Whether it is of this version: an earlier one takes one document in a request."""
         self.refuses: tuple[int, str] | None = None
+        self.refused: set[str] = set()
+        """Rollouts of which it refuses every document."""
         self.status = 200
         self.hangs = False
         self._runner: web.AppRunner | None = None
@@ -84,6 +90,7 @@ class FakeAgent:
         application.add_routes(
             [
                 web.get("/v1/rollouts", self._truth),
+                web.put("/v1/rollouts", self._take_several),
                 web.put("/v1/rollouts/{name}", self._take),
                 web.delete("/v1/rollouts/{name}", self._take),
             ]
@@ -106,6 +113,7 @@ class FakeAgent:
         names = [revision.name for share in self.shares.values() for revision in share.revisions]
         body = {
             "version": self.version,
+            **({"documents": DOCUMENTS_AT_ONCE} if self.takes_several else {}),
             "keys": self.keys,
             "counts": None,
             "engine": {
@@ -125,16 +133,34 @@ class FakeAgent:
         if (refused := await self._refused(request)) is not None:
             return refused
         share = read_share(await request.read())
+        self.requests.append([share.rollout])
+        told, refusal = self._hold(share)
+        if refusal is not None:
+            return web.json_response(refusal, status=(self.refuses or (409, ""))[0])
+        return web.json_response({"version": self.version, **(told or {})})
+
+    async def _take_several(self, request: web.Request) -> web.Response:
+        if not self.takes_several:
+            raise web.HTTPMethodNotAllowed(request.method, ["GET"])
+        if (refused := await self._refused(request)) is not None:
+            return refused
+        shares = [read_share(document) for document in read_documents(await request.read())]
+        self.requests.append([share.rollout for share in shares])
+        answers = [{"share": told, "refused": refusal} for told, refusal in map(self._hold, shares)]
+        return web.json_response({"answers": answers})
+
+    def _hold(self, share: Share) -> tuple[Body | None, Body | None]:
+        """Hold a share; return what is true of it then, or why it is refused."""
         self.documents.append(share)
-        if self.refuses is not None:
-            status, reason = self.refuses
-            return web.json_response({"reason": reason, "message": "as the test wants it"}, status=status)
+        if self.refuses is not None or share.rollout in self.refused:
+            reason = self.refuses[1] if self.refuses is not None else "DoesNotFit"
+            return None, {"reason": reason, "message": "as the test wants it"}
         self.version += 1
         if share.retired:
             self.shares.pop(share.rollout, None)
         else:
             self.shares[share.rollout] = share
-        return web.json_response({"version": self.version, **self._share(share)})
+        return self._share(share), None
 
     async def _refused(self, request: web.Request) -> web.Response | None:
         while self.hangs:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, Verifier, namespace_audience
+from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime.kube import CONFIGMAPS, ApiError, Body, NotFound
 from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED, Desired
 from trimtab_operator.runtime.pods.signing import SigningKeys
@@ -130,3 +132,27 @@ async def test_what_somebody_else_wrote_beside_the_documents_names_no_rollout(si
     odd = dict.fromkeys(("...json", "Guide.json", "notes.txt", ".json", "-a.json", "guide.json"), "x")
     api.put(CONFIGMAPS, {"metadata": {"namespace": NAMESPACE, "name": DESIRED}, "data": odd})
     assert await Desired(api, signing).rollouts(NAMESPACE) == {"guide"}
+
+
+async def test_documents_of_rounds_that_wait_are_written_at_once_and_what_was_not_is_told(signing: SigningKeys) -> None:
+    api, busy, told = FakeApi(), True, list[Key]()
+    desired = Desired(api, signing, busy=lambda _: busy, changed=told.append)
+    (key,) = signing.all()
+    for name in ("a", "b", "c"):
+        await desired.put(share(name), key, now=1_700_000_000)
+    assert api.writes() == []
+    held = await desired.held(NAMESPACE, "b")
+    assert held == share("b"), "it counts as there, or each round would put it again"
+    await desired.remove(NAMESPACE, "c")
+    busy = False
+    async with asyncio.timeout(10):
+        while set(api.objects.get(("configmaps", NAMESPACE, DESIRED), {"data": {}})["data"]) != {"a.json", "b.json"}:
+            await asyncio.sleep(0.01)
+    assert told == []
+    busy, api.before = True, failing("patch", "configmaps", ApiError(500, "InternalError", "down"))
+    await desired.put(share("d"), key, now=1_700_000_000)
+    busy = False
+    async with asyncio.timeout(10):
+        while told != [Key("AdapterRollout", NAMESPACE, "d")]:
+            await asyncio.sleep(0.01)
+    assert await desired.held(NAMESPACE, "d") is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -141,7 +141,9 @@ class Operator:
     def known_names(self) -> int:
         """Return for how many rollouts anything is kept about the pod."""
         known = self.poller._known["uid-of-vllm-1"]
-        kept = (known.refusals, known.refused, known.sent, known.sending, known.retired)
+        kept: list[Iterable[str]] = [known.refusals, known.refused, known.sent, known.retired]
+        if (outbox := known.outbox) is not None:
+            kept += [outbox._waiting, outbox._under_way, outbox._ended]
         return len({name for each in kept for name in each})
 
 
@@ -209,11 +211,12 @@ async def test_a_pod_that_goes_while_a_document_is_under_way_to_it_is_forgotten(
     async with operating(tmp_path, hostile) as operator:
         operator.cache.owners["AdapterRollout"].put(operator.api.put(ADAPTERROLLOUTS, rollout(port=hostile.port)))
         await until(lambda: hostile.calls != [])
-        (under_way,) = operator.poller._known["uid-of-vllm-1"].sending.values()
+        outbox = operator.poller._known["uid-of-vllm-1"].outbox
+        assert outbox is not None
         operator.cache.serving.remove("uid-of-vllm-1")
         await until(lambda: operator.poller._known == {})
         release.set()
-        await under_way
+        await until(lambda: outbox.pending("guide") is None)
         assert operator.poller.holders(NAMESPACE, "guide") == []
         operator.queue.add(key)
         await until(lambda: operator.queue.busy == 0)

@@ -34,6 +34,7 @@ class World:
         self.now = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
         self.folder = folder / "keys"
         self.may_send = True
+        self.busy = False
         self.transitions = 3
         rounds = Rounds(
             lambda: self.now,
@@ -41,6 +42,7 @@ class World:
             session=session,
             may_send=lambda: self.may_send,
             lease_transitions=lambda: self.transitions,
+            busy=lambda _: self.busy,
         )
         self.api, self.cache, self.told = rounds.api, rounds.cache, rounds.told
         self.signing, self.desired, self.poller = rounds.signing, rounds.desired, rounds.poller
@@ -178,7 +180,8 @@ async def test_an_agent_that_is_silent_when_requests_are_to_move_gets_nothing(wo
 
 async def test_an_agent_that_hangs_holds_up_no_round(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its document is waited for by itself, once, and then it is not asked again before requests move."""
-    monkeypatch.setattr("trimtab_operator.runtime.pods.agentpoller.SENDING_SECONDS", 0.1)
+    for module in ("agentpoller", "outbox"):
+        monkeypatch.setattr(f"trimtab_operator.runtime.pods.{module}.SENDING_SECONDS", 0.1)
     monkeypatch.setattr("trimtab_operator.runtime.pods.agentpoller.CONFIRM_SECONDS", 0.1)
     world.store(rollout(port=world.agent.port))
     await world.pod()
@@ -212,6 +215,63 @@ async def test_a_refused_document_is_said_and_not_sent_again_at_once(world: Worl
     world.now += timedelta(seconds=60)
     await world.rounds()
     assert world.ready() == ("True", "Serving")
+
+
+NAMES = [f"guide-{number}" for number in range(5)]
+
+
+async def several(world: World) -> None:
+    """Have a round about each of some rollouts while rounds about the others wait, and then none."""
+    for name in NAMES:
+        body = rollout(port=world.agent.port)
+        body["metadata"] |= {"name": name, "uid": f"arl-of-{name}"}
+        body["spec"]["adapterName"] = name
+        world.store(body)
+    await world.pod()
+    world.busy = True
+    for name in NAMES:
+        await world.reconciler.reconcile(KEY._replace(name=name))
+    assert world.agent.requests == [], "they wait for the others"
+    world.busy = False
+    await until(lambda: len(world.agent.documents) == len(NAMES))
+
+
+async def test_documents_of_several_rollouts_go_to_a_pod_in_one_request_and_one_refused_spoils_no_other(
+    world: World,
+) -> None:
+    world.agent.refused = {NAMES[2]}
+    await several(world)
+    assert world.agent.requests == [NAMES]
+    await until(lambda: KEY._replace(name=NAMES[2]) in world.told)
+    await world.reconciler.reconcile(KEY._replace(name=NAMES[2]))
+    status = world.api.objects["adapterrollouts", NAMESPACE, NAMES[2]]["status"]
+    assert status["podReasons"][0]["reason"] == "DoesNotFit"
+    assert set(world.agent.shares) == set(NAMES) - {NAMES[2]}
+
+
+async def test_an_agent_of_an_earlier_version_is_sent_each_document_alone(world: World) -> None:
+    world.agent.takes_several = False
+    await several(world)
+    assert sorted(world.agent.requests) == [[name] for name in NAMES]
+    assert set(world.agent.shares) == set(NAMES)
+
+
+async def test_a_document_that_waits_and_is_not_wanted_any_more_is_not_sent(world: World) -> None:
+    world.store(rollout(port=world.agent.port))
+    await world.pod()
+    world.busy = True
+    await world.reconciler.reconcile(KEY)
+    written = len(world.api.writes())
+    await world.reconciler.reconcile(KEY)
+    assert len(world.api.writes()) == written, "it is on its way, and nothing is decided anew"
+    world.store(rollout("b", port=world.agent.port, **world.status))
+    await world.reconciler.reconcile(KEY)
+    world.api.drop(ADAPTERROLLOUTS, NAMESPACE, "guide")
+    world.cache.owners["AdapterRollout"].remove("arl-1")
+    await world.reconciler.reconcile(KEY)
+    world.busy = False
+    await asyncio.sleep(0.3)
+    assert world.agent.documents == []
 
 
 async def test_a_deleted_rollout_is_retired_everywhere(world: World) -> None:

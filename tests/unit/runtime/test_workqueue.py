@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
-from trimtab_operator.runtime.rounds.workqueue import Retry, WorkQueue
+from trimtab_operator.runtime.rounds.workqueue import IN_A_ROW, Retry, WorkQueue
 
 from tests.tasks import cancelled
 from tests.unit.runtime.virtual_time import run
@@ -171,6 +171,23 @@ def test_tenants_take_turns() -> None:
         seen = await rounds.during(10)
         assert [key for _, key in seen] == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
         assert len(queue) == 0
+
+    run(story())
+
+
+def test_keys_of_a_tenant_that_belong_together_come_one_after_another_and_hold_up_its_others_for_so_long() -> None:
+    async def story() -> None:
+        queue: WorkQueue[str] = WorkQueue(tenant=lambda key: key[0], group=lambda key: key[1])
+        for number in range(40):
+            for key in (f"ax{number}", f"ay{number}"):
+                queue.add(key)
+        queue.add("bx0")
+        assert (queue.waits("b"), queue.waits("c")) == (True, False)
+        seen = [key[:2] for _, key in await Rounds(queue).during(1)]
+        assert seen[:2] == ["ax", "bx"], "tenants take turns all the same"
+        del seen[1]
+        assert seen == ["ax"] * IN_A_ROW + ["ay"] * IN_A_ROW + ["ax"] * 8 + ["ay"] * 8
+        assert not queue.waits("a")
 
     run(story())
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, model_serializer
 
 from .lenient import COUNTER, MESSAGE, PATH, SHARES_KEPT, TEXT, TOLD_SEQUENCE, WEIGHT, WORD, Lenient
+from .share import DOCUMENTS_AT_ONCE
 
 API = "trimtab.dev/agent/v1"
 """Version of the answers; one that is not told is this one."""
@@ -129,10 +130,14 @@ class Truth(Answer):
 
 
 class PodAnswer(Truth):
-    """The answer to `GET /v1/rollouts`. `version` grows with every change; `agent` is the version of its program."""
+    """The answer to `GET /v1/rollouts`. `version` grows with every change; `agent` is the version of its program.
+
+    `documents`: how many it takes in one request to `PUT /v1/rollouts`; an agent that does not say takes none there.
+    """
 
     api: WORD = API
     version: COUNTER
+    documents: COUNTER = 0
     agent: WORD = ""
     pod: PodIdentity = PodIdentity()
     keys: tuple[Annotated[str, Field(max_length=64)], ...] = Field(default=(), max_length=KEYS_TOLD)
@@ -144,3 +149,16 @@ class RefusalAnswer(Answer):
 
     reason: WORD = ""
     message: MESSAGE = ""
+
+
+class DocumentAnswer(Answer):
+    """What came of one of several documents: what the pod now holds of its rollout, or why it was refused."""
+
+    share: ShareAnswer | None = None
+    refused: RefusalAnswer | None = None
+
+
+class DocumentsAnswer(Answer):
+    """The answer to `PUT /v1/rollouts`: of each document, in the order of the request."""
+
+    answers: tuple[DocumentAnswer, ...] = Field(max_length=DOCUMENTS_AT_ONCE)

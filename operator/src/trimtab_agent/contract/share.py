@@ -1,4 +1,4 @@
-"""What should be true, as documents: one *share* per AdapterRollout."""
+"""What should be true, as documents: one *share* per AdapterRollout, several of them in one request."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from .lenient import SEQUENCE, WEIGHT, Lenient
 
 SHARE_VERSION = "trimtab.dev/share/v1"
 DOCUMENT_BYTES = 64 * 1024
+DOCUMENTS_VERSION = "trimtab.dev/shares/v1"
+DOCUMENTS_AT_ONCE, DOCUMENTS_BYTES = 64, 512 * 1024
+"""Shares in one request, and bytes of it."""
 
 NAME = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
 _WORD = "[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?"
@@ -102,3 +105,23 @@ class Share(Lenient):
     def to_bytes(self) -> bytes:
         """Return the bytes that are signed and sent."""
         return json.dumps(self.to_json(), sort_keys=True, separators=(",", ":")).encode()
+
+
+class Documents(Lenient):
+    """Shares of several AdapterRollouts for one pod: each is taken or refused by itself, in this order.
+
+    Each is the text of a share, so that one which is none spoils no other.
+    """
+
+    version: str = Field(default=DOCUMENTS_VERSION, max_length=64)
+    documents: tuple[str, ...] = Field(min_length=1, max_length=DOCUMENTS_AT_ONCE)
+
+    @model_validator(mode="after")
+    def _is_understood(self) -> Self:
+        if self.version != DOCUMENTS_VERSION:
+            raise ValueError(f"version {self.version} is not understood here, {DOCUMENTS_VERSION} is")
+        return self
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes that are signed and sent."""
+        return json.dumps(self.to_json(), separators=(",", ":")).encode()

@@ -1,11 +1,12 @@
 """The agent's HTTP interface: shares in, truth out, probes and metrics.
 
-    PUT    /v1/rollouts/<name>     a share; 200 with what is true of it now; 4xx with reason and message
+    PUT    /v1/rollouts            some shares; 200 with what came of each: what is true of it now, or why it is refused
+    PUT    /v1/rollouts/<name>     one share; 200 with what is true of it now; 4xx with reason and message
     DELETE /v1/rollouts/<name>     a share that is `retired`, so that a deletion too has its sequence
     GET    /v1/rollouts[/<name>]   what is true; with ?after=<version>&waitSeconds=<n> at the next change, or after n s
     GET    /healthz /readyz /metrics
 
-The first three need `Authorization: Bearer <token>` (see `documents`). `readyz` is the sidecar's startup probe: true
+The first four need `Authorization: Bearer <token>` (see `documents`). `readyz` is the sidecar's startup probe: true
 once guard, token and table lie on the volume; it never depends on the engine, which starts only after it.
 """
 
@@ -18,8 +19,16 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from ..contract import DOCUMENT_BYTES, RefusalAnswer, ShareAnswer
-from ..documents import Refused, Verifier, read_share
+from ..contract import (
+    DOCUMENT_BYTES,
+    DOCUMENTS_BYTES,
+    DocumentAnswer,
+    DocumentsAnswer,
+    RefusalAnswer,
+    Share,
+    ShareAnswer,
+)
+from ..documents import Refused, Verifier, read_documents, read_share
 from ..engine.table import SharedVolume
 from ..metrics import DOCUMENTS
 from ..rounds.agent import Agent
@@ -49,9 +58,10 @@ class Server:
 
     def application(self) -> web.Application:
         """Return the application; the caller serves it."""
-        application = web.Application(middlewares=[named_refusals], client_max_size=DOCUMENT_BYTES)
+        application = web.Application(middlewares=[named_refusals], client_max_size=DOCUMENTS_BYTES)
         application.add_routes(
             [
+                web.put("/v1/rollouts", self._put_all),
                 web.put("/v1/rollouts/{name}", self._put),
                 web.delete("/v1/rollouts/{name}", self._put),
                 web.get("/v1/rollouts", self._truth),
@@ -74,9 +84,24 @@ class Server:
             raise Refused(400, "DocumentInvalid", f"the share is of rollout {share.rollout}")
         if share.retired != (request.method == "DELETE"):
             raise Refused(400, "DocumentInvalid", "DELETE takes a retired share, PUT any other")
+        return self._of_share(self._take(share))
+
+    async def _put_all(self, request: web.Request) -> web.Response:
+        documents = read_documents(await self._body_of(request))
+        answer = DocumentsAnswer(answers=tuple(self._answer_to(document) for document in documents))
+        return web.Response(text=answer.to_text(), content_type="application/json")
+
+    def _answer_to(self, document: bytes) -> DocumentAnswer:
+        try:
+            return DocumentAnswer(share=self._take(read_share(document)))
+        except Refused as error:
+            DOCUMENTS.labels(error.reason).inc()
+            return DocumentAnswer(refused=RefusalAnswer(reason=error.reason, message=error.message))
+
+    def _take(self, share: Share) -> ShareAnswer:
         taken = self._agent.accept(share)
         DOCUMENTS.labels("accepted" if taken else "known").inc()
-        return self._of_share(self._agent.truth_of(share))
+        return self._agent.truth_of(share)
 
     async def _truth(self, request: web.Request) -> web.Response:
         await self._body_of(request)
@@ -150,7 +175,7 @@ async def named_refusals(request: web.Request, handler: Handler) -> web.StreamRe
         return refusal(error.status, error.reason, error.message)
     except web.HTTPRequestEntityTooLarge:
         DOCUMENTS.labels("TooLarge").inc()
-        return refusal(413, "TooLarge", f"a share has at most {DOCUMENT_BYTES} bytes")
+        return refusal(413, "TooLarge", f"a request has at most {DOCUMENTS_BYTES} bytes, a share {DOCUMENT_BYTES}")
 
 
 def refusal(status: int, reason: str, message: str) -> web.Response:

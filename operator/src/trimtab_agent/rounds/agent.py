@@ -24,6 +24,7 @@ from .. import metrics
 from ..contract import (
     ADAPTERS_TOLD,
     BASES_TOLD,
+    DOCUMENTS_AT_ONCE,
     KEYS_TOLD,
     AdapterAnswer,
     AliasAnswer,
@@ -466,6 +467,7 @@ class Agent:
         truth = self.truth()
         return PodAnswer(
             version=self._version,
+            documents=DOCUMENTS_AT_ONCE,
             agent=PROGRAM,
             pod=PodIdentity(uid=pod_uid),
             keys=tuple(keys_known[:KEYS_TOLD]),

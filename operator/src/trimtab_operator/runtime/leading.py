@@ -8,7 +8,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 
 import aiohttp
@@ -67,7 +67,7 @@ class Leading:
         """Prepare it within a running event loop; `lease_transitions` returns that of the Lease it holds."""
         self._kube = kube
         self._settings = settings
-        self._queue: WorkQueue[Key] = WorkQueue()
+        self._queue: WorkQueue[Key] = WorkQueue(group=self._served_by)
         add = self._queue.add
         pods_changed = asyncio.Event()
         self._outside = aiohttp.ClientSession(trust_env=True, cookie_jar=aiohttp.DummyCookieJar())
@@ -81,9 +81,14 @@ class Leading:
         connector = aiohttp.TCPConnector(limit=0)
         self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         self._poller = AgentPoller(
-            Agents(signing, self._session, kube.may_write), self._cache, pods_changed, add, utc_now
+            Agents(signing, self._session, kube.may_write),
+            self._cache,
+            pods_changed,
+            add,
+            utc_now,
+            busy=self._queue.waits,
         )
-        self._desired = Desired(kube, signing)
+        self._desired = Desired(kube, signing, busy=self._queue.waits, changed=add)
         troubles, terms = Troubles(utc_now), Terms(lease_transitions)
         self._reconciler = Reconciler(
             cache=self._cache,
@@ -168,6 +173,11 @@ class Leading:
         gc.collect()
         gc.freeze()  # modules and the first list stay
         return version
+
+    def _served_by(self, key: Key) -> Hashable:
+        """Return which pods a rollout is served by: those of one selector are asked, and sent to, for all of them."""
+        stored = self._cache.stored(key) if key.kind in KINDS else None
+        return repr(stored.serving.labels) if stored is not None else None
 
     async def _work(self) -> None:
         await self._queue.work(self._reconcile, failed)

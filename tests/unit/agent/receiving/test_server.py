@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import REGISTRY
-from trimtab_agent.contract import Share
+from trimtab_agent.contract import DOCUMENTS_AT_ONCE, DOCUMENTS_BYTES, Documents, Share
 from trimtab_agent.documents import MountedDocument, PublicKeys, Verifier, namespace_audience, sign_call, sign_mounted
 from trimtab_agent.receiving.mounted import MountedDocuments, read_labels
 from trimtab_agent.receiving.server import LONGEST_WAIT, Server
@@ -74,6 +75,41 @@ async def test_a_share_comes_in_moves_and_goes(caller: Caller) -> None:
     assert truth["revisions"][0]["probed"]
     assert (await caller.put(pod.share(retired=True), "DELETE"))[0] == 200
     assert (await caller.call("GET", "/v1/rollouts/guide"))[0] == 404
+
+
+async def put_several(caller: Caller, *documents: bytes) -> tuple[int, Any]:
+    body = Documents(documents=tuple(each.decode() for each in documents)).to_bytes()
+    return await caller.call("PUT", "/v1/rollouts", body)
+
+
+async def test_several_shares_come_in_one_request_and_each_is_taken_or_refused_by_itself(caller: Caller) -> None:
+    pod = caller.pod
+    old = pod.share(rollout="first")
+    shares = [pod.share(rollout="first"), pod.share(rollout="second", adapterName="second"), old]
+    status, told = await put_several(caller, *(share.to_bytes() for share in shares), b"{}", b"x" * 70_000)
+    assert status == 200
+    taken = [each["share"] and each["share"]["rollout"] for each in told["answers"]]
+    refused = [each["refused"] and each["refused"]["reason"] for each in told["answers"]]
+    assert taken == ["first", "second", None, None, None]
+    assert refused == [None, None, "SequenceOld", "DocumentInvalid", "TooLarge"]
+    assert [each["rollout"] for each in pod.agent.truth().to_json()["rollouts"]] == ["first", "second"]
+    status, told = await put_several(caller, pod.share(rollout="first", retired=True).to_bytes())
+    assert (status, told["answers"][0]["refused"]) == (200, None)
+    assert [each["rollout"] for each in pod.agent.truth().to_json()["rollouts"]] == ["second"]
+    assert (await caller.call("GET", "/v1/rollouts"))[1]["documents"] == DOCUMENTS_AT_ONCE
+
+
+async def test_a_request_with_several_that_is_none_of_ours_changes_nothing(caller: Caller) -> None:
+    share = caller.pod.share().to_bytes()
+    body = Documents(documents=(share.decode(),)).to_bytes()
+    stranger = Caller(caller.client, Ed25519PrivateKey.generate(), caller.pod, caller.verifier)
+    assert (await put_several(stranger, share))[1]["reason"] == "KeyUnknown"
+    assert (await caller.call("PUT", "/v1/rollouts", body.replace(b"shares/v1", b"shares/v2")))[0] == 400
+    assert (await caller.call("PUT", "/v1/rollouts", share))[0] == 400
+    many = json.dumps({"documents": ["{}"] * (DOCUMENTS_AT_ONCE + 1)}).encode()
+    assert (await caller.call("PUT", "/v1/rollouts", many))[0] == 400
+    assert (await caller.call("PUT", "/v1/rollouts", b"x" * (DOCUMENTS_BYTES + 1)))[0] == 413
+    assert caller.pod.agent.truth().to_json()["rollouts"] == []
 
 
 async def test_calls_that_are_not_ours_change_nothing(caller: Caller) -> None:

@@ -68,7 +68,7 @@ def test_a_good_canary_waits_for_its_approval_and_goes_on_meanwhile() -> None:
     assert served(world, B)
     assert world.rollout.status.approval is None
     assert world.rollout.status.revisions[0].approved_by == ["alice"]
-    assert world.events[-3:] == ["AwaitingApproval", "Moving", "Serving"]
+    assert world.events[-2:] == ["AwaitingApproval", "Serving"]
 
 
 def test_what_is_approved_while_the_canary_takes_requests_does_not_wait() -> None:

@@ -55,7 +55,7 @@ def test_the_first_rollout_proves_it_on_one_pod_then_everywhere_and_only_then_mo
     assert world.condition() == ("True", "Serving")
     assert world.condition("Verified")[0] == "True"
     assert world.rollout.status.pods.to_json() == {"desired": 3, "updated": 3, "ready": 3}
-    assert world.events == ["Loading", "Moving", "Serving"]
+    assert world.events == ["Loading", "Serving"]
 
 
 def test_at_rest_nothing_is_written_or_sent_and_a_change_or_a_minute_calls_for_the_next_look() -> None:

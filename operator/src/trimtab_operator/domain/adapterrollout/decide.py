@@ -57,8 +57,10 @@ def plan(observed: Observed, now: datetime) -> Plan:
     status, target = advance(observed, status, now)
     sequence = next_sequence(observed, now)
     sends = documents(observed, status, sequence, now)
+    pending = {pod.uid: pod.pending for pod in observed.pods}
+    fresh = [document for document in sends if document.share != pending[document.uid]]
     for_new_pods = mounted(observed, status, sequence)
-    used = sequence if sends or for_new_pods is not None else None
+    used = sequence if fresh or for_new_pods is not None else None
     if used is not None:
         status = status.model_copy(update={"sequence": list(used)})
     told = with_truth(observed, status, target, now)
@@ -69,7 +71,7 @@ def plan(observed: Observed, now: datetime) -> Plan:
         mounted=for_new_pods,
         notes=notes(rollout, told),
         look_again_seconds=_look_again(observed, told, bool(sends), now),
-        confirm=any(document.moves for document in sends),
+        confirm=any(document.moves for document in fresh),
         follows_up=False,
     )
 

@@ -199,6 +199,8 @@ class ServingPod:
     unreachable_since: datetime | None = None
     unreachable_why: str = ""
     refusal: Refusal | None = None
+    pending: Share | None = None
+    """The document that is on its way to it, not answered yet."""
     port: int | None = None
     """Where its agent was asked; None while that is what the rollout says."""
 

@@ -212,8 +212,13 @@ def condition_of(status: AdapterRolloutStatus, kind: ConditionType) -> Condition
 
 
 def notes(rollout: AdapterRollout, status: AdapterRolloutStatus) -> tuple[Note, ...]:
-    """Return the event of a transition: one when the state's word changes, none otherwise."""
+    """Return the event of a transition: one when the state's word changes, none otherwise.
+
+    None either of an alias that moves: what came of it is told a moment later, and for each rollout that is a write.
+    """
     before, after = condition_of(rollout.status, READY), condition_of(status, READY)
+    if after is not None and after.reason == Reason.MOVING:
+        return ()
     return note_of(before, after, trouble=after.reason not in QUIET) if after is not None else ()
 
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 from ...domain.adapterrollout import AgentTruth, ServingPod
-from ...domain.adapterrollout.delivery.sequence import Sequence
+from ...domain.adapterrollout.delivery.sequence import Sequence as SequenceNumber
 from ...domain.adapterrollout.observed import Refusal, ShareTruth
 from ...domain.cluster import Key
 from ...domain.plan import Document
@@ -28,6 +29,7 @@ from ...domain.views import ServingPodView
 from ..cluster.cache import Cache, Stored
 from ..logs import keys
 from .agents import ANSWER_SECONDS, Address, Agents, AgentUnreachable, Answer
+from .outbox import SENDING_SECONDS, Outbox
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,14 +46,12 @@ RESTLESS_ANSWERS = 20
 """So many in a row that are news are those of a pod that loads; more come from one that says anything."""
 GHOSTS_AT_ONCE, GHOSTS_SECONDS = 16, 1.0
 """Rollouts that a pod tells of and that do not exist: how many are looked at, and how often."""
-DOCUMENTS_AT_ONCE = 16
-"""Under way to a pod that has left one unanswered."""
 RETIRE_PAUSE, LONGEST_RETIRE = 1.0, 600.0
 """Until a pod that still tells of a rollout hears again that it is gone; twice as long each time."""
 CONFIRM_SECONDS = 2.0
 """How long an agent has to say what is true before requests move; who takes longer moves none of them."""
-SENDING_SECONDS = 1.0
-"""How long a round waits for the answers to its documents: a pod that hangs must not hold up the next wave."""
+CONFIRMED_SECONDS = 1.0
+"""So old an answer to such a question may be while rounds of the namespace wait: those about one pod share it."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 REFUSED_PAUSE, LONGEST_REFUSED = 1.0, 60.0
 
@@ -90,10 +90,12 @@ class Known:
     failures: int = 0
     refusals: dict[str, Refusal] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
-    sent: dict[str, Sequence] = field(default_factory=dict)
-    sending: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    overdue: set[asyncio.Task[None]] = field(default_factory=set)
-    """Of those, the ones that were waited for in vain."""
+    sent: dict[str, SequenceNumber] = field(default_factory=dict)
+    takes_several: bool = False
+    """Documents in one request: an earlier agent does not."""
+    confirmed_at: datetime | None = None
+    """When the newest question was asked that was answered at once."""
+    outbox: Outbox | None = None
     retired: dict[str, Told] = field(default_factory=dict)
     """By rollout that is gone."""
     holds: frozenset[str] = frozenset()
@@ -117,7 +119,10 @@ class AgentPoller:
         pods_changed: asyncio.Event,
         changed: Callable[[Key], None],
         now: Callable[[], datetime],
+        *,
+        busy: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        """Make one; `busy` tells whether rounds about objects of a namespace wait."""
         self._agents = agents
         self._cache = cache
         self._changed = changed
@@ -128,6 +133,9 @@ class AgentPoller:
         self._holders: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         """Uids of the pods that tell of a rollout, by namespace and name."""
         self._pods_changed = pods_changed
+        self._busy = busy
+        self._sent_to: dict[Key, list[Outbox]] = {}
+        """Where the newest documents of a rollout went."""
 
     async def run(self) -> None:
         """Follow the pods, for ever."""
@@ -155,6 +163,8 @@ class AgentPoller:
             self._tasks.pop(uid).cancel()
             if (gone := self._known.pop(uid, None)) is not None:
                 self._note_holds(gone, frozenset())
+                if gone.outbox is not None:
+                    gone.outbox.close()
         for uid, view in there.items():
             known = self._known.get(uid)
             if known is None:
@@ -180,6 +190,7 @@ class AgentPoller:
             unreachable_since=known.silent_since,
             unreachable_why=known.silence,
             refusal=known.refusals.get(rollout),
+            pending=known.outbox.pending(rollout) if known.outbox is not None else None,
             port=known.port,
         )
 
@@ -190,7 +201,8 @@ class AgentPoller:
     def may_hear(self, view: ServingPodView, rollout: str) -> float:
         """Return in how many seconds a pod may be told that a rollout is gone; 0 for now."""
         known = self._known.get(view.uid)
-        if known is None or (rollout in known.sending and not known.sending[rollout].done()):
+        outbox = known.outbox if known is not None else None
+        if known is None or (outbox is not None and (outbox.hangs or outbox.pending(rollout) is not None)):
             return RETIRE_PAUSE
         told = known.retired.get(rollout)
         return max(0.0, (told.again - self._now()).total_seconds()) if told is not None else 0.0
@@ -208,9 +220,11 @@ class AgentPoller:
         """Ask pods, by uid, all at once. Who does not answer soon has no truth; who has none already is not asked."""
 
         async def ask(known: Known) -> None:
+            asked = self._now()
             try:
                 async with asyncio.timeout(CONFIRM_SECONDS):
                     self._take(known, await self._agents.ask(self._address(known), known.keys))
+                known.confirmed_at = asked
             except AgentUnreachable as error:
                 self._failed(known, error, at_once=True)
             except TimeoutError:
@@ -219,52 +233,77 @@ class AgentPoller:
         found = (self._known.get(uid) for uid in pods)
         await asyncio.gather(*(ask(known) for known in found if known is not None and known.truth is not None))
 
-    async def send(self, documents: Iterable[Document]) -> None:
-        """Send documents to their pods, all at once, and keep what came of each.
+    async def confirm(self, pods: Iterable[str]) -> None:
+        """Ask pods, by uid, before requests move; in a busy namespace one that was asked a moment ago is not again."""
 
-        Who has not answered soon counts as refusing, and is waited for by itself: nothing else of the rollout is sent
-        to it meanwhile, for a later document must not be overtaken by an earlier one. A pod that has left a document
-        unanswered is not waited for.
+        def is_known(uid: str) -> bool:
+            known = self._known.get(uid)
+            if known is None or known.truth is None or known.confirmed_at is None:
+                return False
+            lately = (self._now() - known.confirmed_at).total_seconds() < CONFIRMED_SECONDS
+            return lately and self._busy(known.view.namespace)
+
+        await self.refresh(uid for uid in pods if not is_known(uid))
+
+    async def send(self, key: Key, documents: Iterable[Document]) -> None:
+        """Send the documents of a rollout to their pods, and nothing that still waits of those before.
+
+        What comes of each is kept, and its rollout is told. It is waited for a moment, unless other rounds of the
+        namespace wait: the documents of these go into the same requests.
         """
-        sending: dict[asyncio.Task[None], tuple[Known, Document]] = {}
+        rollout, ended, outboxes = key.name, list[asyncio.Event](), list[Outbox]()
         for document in documents:
-            known, name = self._known.get(document.uid), document.share.rollout
-            if known is None or (name in known.sending and not known.sending[name].done()):
-                continue  # gone meanwhile, or busy with the one before
-            known.sending = {each: task for each, task in known.sending.items() if not task.done()}
-            known.overdue = {task for task in known.overdue if not task.done()}
-            if known.overdue and len(known.sending) >= DOCUMENTS_AT_ONCE:
-                self._late(known, document)
-                continue
-            task = asyncio.create_task(self._send(known, document), name=f"document for {document.pod}")
-            known.sending[name] = task
-            sending[task] = (known, document)
-        waited_for = [task for task, (known, _) in sending.items() if not known.overdue]
-        if waited_for:
-            await asyncio.wait(waited_for, timeout=SENDING_SECONDS)
-        for task, (known, document) in sending.items():
-            if task.done():
-                task.result()
-            else:
-                known.overdue.add(task)
-                self._late(known, document)
+            if (known := self._known.get(document.uid)) is not None:  # else it is gone meanwhile
+                outbox = known.outbox = known.outbox or self._outbox(known)
+                if outbox.hangs:
+                    self._late(known, document)
+                elif outbox.pending(rollout) != document.share:
+                    ended.append(outbox.put(document))
+                outboxes.append(outbox)
+        for outbox in self._sent_to.pop(key, ()):
+            if outbox not in outboxes:
+                outbox.withdraw(rollout)
+        if outboxes:
+            self._sent_to[key] = outboxes
+        if ended and not self._busy(key.namespace):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * SENDING_SECONDS):  # behind a request, and its own
+                    for each in ended:
+                        await each.wait()
+
+    def _outbox(self, known: Known) -> Outbox:
+        return Outbox(
+            partial(self._send, known),
+            partial(self._answered, known),
+            partial(self._overdue, known),
+            lambda: self._busy(known.view.namespace),
+        )
 
     def _late(self, known: Known, document: Document) -> None:
         again = self._now() + timedelta(seconds=ANSWER_SECONDS)
         refusal = Refusal("Unreachable", "no answer to a document yet", document.share, again)
         known.refusals[document.share.rollout] = refusal
 
-    async def _send(self, known: Known, document: Document) -> None:
+    def _overdue(self, known: Known, document: Document) -> None:
+        self._late(known, document)
+        self._tell_sender(document)
+
+    async def _send(self, known: Known, documents: Sequence[Document]) -> Sequence[ShareTruth | Refusal]:
+        shares = [document.share for document in documents]
+        now = self._now()
+        for share in shares:
+            if share.retired:
+                # Whatever it answers: one that goes on to tell of it hears so again, but ever more seldom.
+                known.retired = {each: told for each, told in known.retired.items() if not told.forgotten(now)}
+                known.retired[share.rollout] = Told.once_more(known.retired.get(share.rollout), now)
+        address, ids = self._address(known), known.keys or frozenset()
+        if not known.takes_several:
+            return await asyncio.gather(*(_or_refusal(self._agents.send_alone(address, ids, each)) for each in shares))
+        answer = await _or_refusal(self._agents.send(address, ids, shares))
+        return [answer] * len(shares) if isinstance(answer, Refusal) else answer
+
+    def _answered(self, known: Known, document: Document, result: ShareTruth | Refusal) -> None:
         share, name = document.share, document.share.rollout
-        if share.retired:
-            # Whatever it answers: one that goes on to tell of it hears so again, but ever more seldom.
-            now = self._now()
-            known.retired = {each: told for each, told in known.retired.items() if not told.forgotten(now)}
-            known.retired[name] = Told.once_more(known.retired.get(name), now)
-        try:
-            result = await self._agents.send(self._address(known), known.keys or frozenset(), share)
-        except AgentUnreachable as error:
-            result = Refusal("Unreachable", str(error))
         if isinstance(result, ShareTruth):
             known.refusals.pop(name, None)
             known.refused.pop(name, None)
@@ -278,6 +317,11 @@ class AgentPoller:
         known.nudge.set()
         about = {"namespace": share.namespace, "rollout": name, "pod": document.pod}
         log.warning("document refused", extra=keys(**about, reason=result.reason, err=result.message))
+        self._tell_sender(document)
+
+    def _tell_sender(self, document: Document) -> None:
+        """Have the rollout of a document looked at, that is there or is still to be retired."""
+        self._changed(Key("AdapterRollout", document.share.namespace, document.share.rollout))
 
     def _replace(self, known: Known, name: str, share: ShareTruth | None) -> None:
         if known.truth is None:
@@ -300,6 +344,8 @@ class AgentPoller:
                 if answer is not None:
                     self._take(known, answer)
                     pause = SHORTEST_SECONDS * 2.0 ** min(10, max(0, known.news - RESTLESS_ANSWERS))
+                    if self._busy(known.view.namespace):
+                        pause = RESTLESS_SECONDS  # rounds that wait will see all news at once
                     await asyncio.sleep(min(pause, RESTLESS_SECONDS))
             except AgentUnreachable as error:
                 self._failed(known, error)
@@ -342,6 +388,7 @@ class AgentPoller:
                 shares[number] = newer  # it was asked before it took our document, and answered after
                 known.version = None
         known.truth, known.keys = replace(answer.truth, shares=tuple(shares)), answer.keys
+        known.takes_several = answer.takes_several
         known.failures, known.silent_since, known.silence = 0, None, ""
         self._note_holds(known, frozenset(share.rollout for share in shares))
         if before is None or replace(before, counts={}) != replace(known.truth, counts={}):
@@ -426,6 +473,17 @@ class AgentPoller:
         held = (self._cache.owners["AdapterRollout"].view(namespace, name) for name in known.holds)
         for key in concerned | {stored.key for stored in held if stored is not None}:
             self._changed(key)
+
+
+async def _or_refusal(sending: Awaitable[T]) -> T | Refusal:
+    """Return what came of a request, a refusal where nothing is known to."""
+    try:
+        return await sending
+    except AgentUnreachable as error:
+        return Refusal("Unreachable", str(error))
+    except Exception as error:  # logged; what is wrong with one document keeps no pod from the next
+        log.exception("documents could not be sent")
+        return Refusal("Unreachable", f"{type(error).__name__}: {error}")
 
 
 def agents_port(stored: Stored) -> int:

@@ -6,12 +6,22 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 import aiohttp
-from trimtab_agent.contract import API, PodAnswer, RefusalAnswer, Share, ShareAnswer
+from trimtab_agent.contract import (
+    API,
+    DOCUMENTS_AT_ONCE,
+    DocumentAnswer,
+    Documents,
+    DocumentsAnswer,
+    PodAnswer,
+    RefusalAnswer,
+    Share,
+    ShareAnswer,
+)
 from trimtab_agent.documents import pod_audience, sign_call
 
 from ...domain.adapterrollout import AgentTruth
@@ -19,7 +29,7 @@ from ...domain.adapterrollout.observed import Refusal, ShareTruth
 from .. import metrics
 from ..labels import code_label
 from .addresses import base_url
-from .answers import AS_IT_IS, Unreadable, body_of, parsed
+from .answers import AS_IT_IS, M, Unreadable, body_of, parsed
 from .signing import SigningKey, SigningKeys
 
 log = logging.getLogger(__name__)
@@ -56,11 +66,13 @@ class Address:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an agent says: the truth, its version, and the ids of the keys it knows."""
+    """What an agent says: the truth, its version, the ids of the keys it knows, and if it takes several documents at
+    once."""
 
     truth: AgentTruth
     version: int
     keys: frozenset[str]
+    takes_several: bool = False
 
 
 class Agents:
@@ -116,29 +128,66 @@ class Agents:
             raise AgentUnreachable(f"not an answer of an agent: {error}") from None
         if answer.api != API:
             raise AgentUnreachable(f"the agent speaks {answer.api}, this operator {API}; run one version of both")
-        return Answer(AgentTruth.of(answer), answer.version, frozenset(answer.keys))
+        takes_several = answer.documents >= DOCUMENTS_AT_ONCE
+        return Answer(AgentTruth.of(answer), answer.version, frozenset(answer.keys), takes_several)
 
-    async def send(self, address: Address, known_keys: Collection[str], share: Share) -> ShareTruth | Refusal:
-        """Send a share; return what the pod then holds of it, or why it refuses.
+    async def send(
+        self, address: Address, known_keys: Collection[str], shares: Sequence[Share]
+    ) -> list[ShareTruth | Refusal]:
+        """Send shares, at most `DOCUMENTS_AT_ONCE`; return of each what the pod then holds of it, or why it refuses.
+
+        Raises:
+            AgentUnreachable: they may have been taken or not.
+        """
+        body = Documents(documents=tuple(share.to_bytes().decode() for share in shares)).to_bytes()
+        answer = await self._put(address, known_keys, PATH, body, model=DocumentsAnswer, limit=ANSWER_BYTES)
+        if isinstance(answer, Refusal):
+            return [answer] * len(shares)
+        if len(answer.answers) != len(shares):
+            raise AgentUnreachable(f"{len(answer.answers)} answers to {len(shares)} documents")
+        return [_result(share, each) for share, each in zip(shares, answer.answers, strict=True)]
+
+    async def send_alone(self, address: Address, known_keys: Collection[str], share: Share) -> ShareTruth | Refusal:
+        """Send a share to an agent of an earlier version, which takes no several at once.
 
         Raises:
             AgentUnreachable: it may have been taken or not.
         """
+        answer = await self._put(
+            address,
+            known_keys,
+            f"{PATH}/{share.rollout}",
+            share.to_bytes(),
+            method="DELETE" if share.retired else "PUT",
+            model=ShareAnswer,
+            limit=SHARE_ANSWER_BYTES,
+        )
+        return answer if isinstance(answer, Refusal) else ShareTruth.of(answer)
+
+    async def _put(
+        self,
+        address: Address,
+        known_keys: Collection[str],
+        path: str,
+        body: bytes,
+        *,
+        method: str = "PUT",
+        model: type[M],
+        limit: int,
+    ) -> M | Refusal:
         if not self._may_send():
             raise AgentUnreachable("not sent: the Lease was not renewed in time")
         key = self._signing.for_agents(known_keys)
         if key is None:
             raise AgentUnreachable("there is no key to sign with")
-        method = "DELETE" if share.retired else "PUT"
-        path = f"{PATH}/{share.rollout}"
-        status, text = await self._call(address, method, path, share.to_bytes(), key=key)
+        status, text = await self._call(address, method, path, body, key=key, limit=limit)
         if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR:
             refused = refusal_in(text)
             return Refusal(refused.reason or str(status), refused.message)
         if status != HTTPStatus.OK:
             raise AgentUnreachable(f"the agent answered {status}")
         try:
-            return ShareTruth.of(parsed(ShareAnswer, text))
+            return parsed(model, text)
         except Unreadable as error:
             raise AgentUnreachable(f"not an answer of an agent: {error}") from None
 
@@ -160,7 +209,7 @@ class Agents:
         key: SigningKey,
         query: Mapping[str, str] = NO_QUERY,
         seconds: float = ANSWER_SECONDS,
-        limit: int = SHARE_ANSWER_BYTES,
+        limit: int,
     ) -> tuple[int, bytes]:
         audience, now = pod_audience(address.uid), self._now()
         token = sign_call(key.private, audience, method=method, path=path, body=content, now=now)
@@ -182,6 +231,14 @@ class Agents:
             raise AgentUnreachable(f"{method} {path}: {str(error)[:300] or type(error).__name__}") from None
         finally:
             metrics.AGENT_REQUESTS.labels(method, code).inc()
+
+
+def _result(share: Share, answer: DocumentAnswer) -> ShareTruth | Refusal:
+    if answer.refused is not None:
+        return Refusal(answer.refused.reason or "Refused", answer.refused.message)
+    if answer.share is None or answer.share.rollout != share.rollout:
+        return Refusal("Unreachable", f"not an answer of an agent: it says nothing of {share.rollout}")
+    return ShareTruth.of(answer.share)
 
 
 def refusal_in(text: bytes) -> RefusalAnswer:

@@ -2,14 +2,15 @@
 a new pod starts from while nobody can call it.
 
 Each rollout has one key in `trimtab-desired`; a merge patch of that key needs no read before it and meets no other's.
-What is there is read once and then now and then, because somebody may have changed it.
+What is there is read once and then now and then, because somebody may have changed it. While rounds of the namespace
+wait, documents wait for theirs: each patch costs what the whole ConfigMap does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from re import fullmatch
 from typing import Any, Protocol
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 AGENT_KEYS, DESIRED = "trimtab-agent-keys", "trimtab-desired"
 READ_AGAIN_SECONDS = 120.0
+LOOKS, LOOK_SECONDS = 20, 0.1
+"""How often it is looked whether other documents are about to come, at most, and how long those wait between."""
 SUFFIX = ".json"
 
 
@@ -48,14 +51,29 @@ class Copy:
     data: dict[str, str] | None = None
     taken: dict[str, tuple[str, frozenset[str], Share]] = field(default_factory=dict)
     """By rollout: the text that an agent would take, by which keys, and its document. Such a token does not expire."""
+    waiting: dict[str, str] = field(default_factory=dict)
+    """What is still to be written, by key."""
+    writing: asyncio.Task[None] | None = None
     read_at: float = float("-inf")
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Desired:
-    """The two ConfigMaps, of every namespace."""
+    """The two ConfigMaps, of every namespace.
 
-    def __init__(self, kube: Client, signing: SigningKeys) -> None:
+    `busy` tells whether rounds of one wait, `changed` is told of rollouts whose documents waited and were not written.
+    """
+
+    def __init__(
+        self,
+        kube: Client,
+        signing: SigningKeys,
+        *,
+        busy: Callable[[str], bool] = lambda _: False,
+        changed: Callable[[Key], None] = lambda _: None,
+    ) -> None:
+        self._busy = busy
+        self._changed = changed
         self._kube = kube
         self._signing = signing
         self._copies: dict[tuple[str, str], Copy] = {}
@@ -81,14 +99,19 @@ class Desired:
 
     async def rollouts(self, namespace: str) -> set[str]:
         """Return the names of the rollouts that have a document there; others may write there, and what they like."""
-        data = (await self._read(namespace, DESIRED)).data or {}
+        copy = await self._read(namespace, DESIRED)
+        data = {**(copy.data or {}), **copy.waiting}
         names = {name.removesuffix(SUFFIX) for name in data if name.endswith(SUFFIX)}
         return {name for name in names if fullmatch(OBJECT_NAME, name)}
 
     async def held(self, namespace: str, rollout: str) -> Share | None:
         """Return the document of a rollout; None if there is none, or none that an agent would take."""
         copy = await self._read(namespace, DESIRED)
-        text, keys = (copy.data or {}).get(rollout + SUFFIX), frozenset(key.id for key in self._signing.all())
+        file = rollout + SUFFIX
+        text, keys = (
+            copy.waiting.get(file) or (copy.data or {}).get(file),
+            frozenset(key.id for key in self._signing.all()),
+        )
         before = copy.taken.pop(rollout, None)
         if text is None:
             return None
@@ -103,15 +126,39 @@ class Desired:
         return before[2]
 
     async def put(self, share: Share, key: SigningKey, now: float) -> None:
-        """Sign a document, and write it."""
+        """Sign a document, and write it, in a busy namespace a moment later with others."""
         body = share.to_bytes()
         token = sign_mounted(key.private, namespace_audience(share.namespace), body, now)
         text = MountedDocument(body, token).to_bytes().decode()
-        await self._write(share.namespace, DESIRED, {share.rollout + SUFFIX: text})
+        copy = self._copies.setdefault((share.namespace, DESIRED), Copy())
+        copy.waiting[share.rollout + SUFFIX] = text
+        if not self._busy(share.namespace):
+            await self._write_waiting(share.namespace, copy)
+        elif copy.writing is None or copy.writing.done():
+            copy.writing = asyncio.create_task(self._write_later(share.namespace, copy), name="documents of new pods")
+
+    async def _write_waiting(self, namespace: str, copy: Copy) -> None:
+        changes, copy.waiting = copy.waiting, {}
+        if changes:
+            await self._write(namespace, DESIRED, changes)
+
+    async def _write_later(self, namespace: str, copy: Copy) -> None:
+        for _ in range(LOOKS):
+            if not self._busy(namespace):
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        names = [file.removesuffix(SUFFIX) for file in copy.waiting]
+        try:
+            await self._write_waiting(namespace, copy)
+        except Exception as error:  # their rounds do it again, and say what is wrong when nobody else waits
+            log.warning("documents of new pods not written", extra=keys(namespace=namespace, err=str(error)))
+            for name in names:
+                self._changed(Key("AdapterRollout", namespace, name))
 
     async def remove(self, namespace: str, rollout: str) -> None:
         """Remove the document of a rollout that is gone."""
         if rollout in await self.rollouts(namespace):
+            self._copies[namespace, DESIRED].waiting.pop(rollout + SUFFIX, None)
             await self._write(namespace, DESIRED, {rollout + SUFFIX: None})
 
     async def _read(self, namespace: str, name: str) -> Copy:

@@ -131,7 +131,7 @@ class Inquiries:
         store = self._cache.owners[key.kind]
         beside = [self.read_named(other) for other in needs.objects]
         beside += [self._read_job(key.namespace, name, known) for name, known in sorted(needs.jobs.items())]
-        beside += [self._agents.refresh(needs.agents)] if needs.agents else []
+        beside += [self._agents.confirm(needs.agents)] if needs.agents else []
         itself = self.read_into(store, key.namespace, key.name, uid)
         await (asyncio.gather(itself, *beside) if beside else itself)  # a task is dearer than what is done alone
         return store.of_uid(uid) is not None

@@ -153,7 +153,7 @@ class Reconciler:
         elif not acted:
             self._troubles.outlived(key)
         wrote = made.status is not None and await self._write(kind, body, made.status)
-        await self._delivery.deliver(key.namespace, made)
+        await self._delivery.deliver(key, made)
         if made.notes and wrote:
             await self._events.post(body, made.notes)
         if made.standing is not None and self._troubles.is_news(key, made.standing):
@@ -234,7 +234,7 @@ class Reconciler:
             if self._cache.stored(key) is not None:
                 return 0.0
             made = await self._leaving(kind, key)
-        await self._delivery.deliver(key.namespace, made)
+        await self._delivery.deliver(key, made)
         return made.look_again_seconds
 
     async def _leaving(self, kind: AnyKind, key: Key) -> Plan:

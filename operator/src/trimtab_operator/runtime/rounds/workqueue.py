@@ -4,7 +4,8 @@ Adding a key that waits is nothing; adding one that is being worked on brings it
 what was added may not have been seen. A delayed add keeps the earliest time. The loop's clock is the only clock.
 
 Namespaces take turns, key by key, and one alone never has all workers: what a tenant does to its own objects, or its
-pods to the rounds about them, delays nobody else by more than a round.
+pods to the rounds about them, delays nobody else by more than a round. Of one namespace those that belong together come
+one after another: what their rounds ask of the same pods, and send to them, goes into the same requests.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Retry(Exception):
 
 RESERVED_SHARE = 4
 """One worker of so many is kept from each namespace for the others; of three or fewer none is."""
+IN_A_ROW = 32
+"""Keys of a namespace that belong together, before it is the turn of its others."""
 LONGEST_DELAY_SECONDS = 60.0
 """Until the next try of what fails again and again."""
 
@@ -40,19 +43,25 @@ def namespace_of(key: Hashable) -> Hashable:
 
 
 class WorkQueue(Generic[Key]):
-    """`first_delay` doubles with every failure in a row, up to `longest_delay`; `tenant` tells whose turn it is."""
+    """`first_delay` doubles with every failure in a row, up to `longest_delay`; `tenant` tells whose turn it is, and
+    `group` which of a tenant's keys belong together.
+    """
 
     def __init__(
         self,
         first_delay: float = 0.25,
         longest_delay: float = LONGEST_DELAY_SECONDS,
         tenant: Callable[[Key], Hashable] = namespace_of,
+        group: Callable[[Key], Hashable] = lambda _: None,
     ) -> None:
         self._first_delay = first_delay
         self._longest_delay = longest_delay
         self._tenant = tenant
-        self._ready: dict[Hashable, deque[Key]] = {}
-        """Of every tenant that has keys which wait, in the order of their turns."""
+        self._group = group
+        self._ready: dict[Hashable, dict[Hashable, deque[Key]]] = {}
+        """Of every tenant that has keys which wait, in the order of their turns, and so of its groups."""
+        self._in_a_row: Counter[Hashable] = Counter()
+        """How many keys of its first group a tenant has had in a row."""
         self._workers_of: Counter[Hashable] = Counter()
         self._workers = 0
         self._waiting: set[Key] = set()
@@ -72,13 +81,18 @@ class WorkQueue(Generic[Key]):
         """Keys that wait or are worked on; keys that wait for their time do not count."""
         return len(self._waiting) + len(self._working)
 
+    def waits(self, tenant: Hashable) -> bool:
+        """Tell whether keys of a tenant wait for a worker."""
+        return tenant in self._ready
+
     def add(self, key: Key) -> None:
         """Have it looked at as soon as a worker is free."""
         if key in self._working:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            self._ready.setdefault(self._tenant(key), deque()).append(key)
+            groups = self._ready.setdefault(self._tenant(key), {})
+            groups.setdefault(self._group(key), deque()).append(key)
             metrics.QUEUE_DEPTH.set(len(self._waiting))
             self._wake()
 
@@ -150,10 +164,7 @@ class WorkQueue(Generic[Key]):
                 if woken.done() and not woken.cancelled():
                     self._wake()  # the wake-up was for this worker: pass it on
                 raise
-        keys = self._ready.pop(tenant)
-        key = keys.popleft()
-        if keys:
-            self._ready[tenant] = keys  # the last one now
+        key = self._first_of(tenant)
         self._waiting.discard(key)
         self._working.add(key)
         self._workers_of[tenant] += 1
@@ -161,6 +172,20 @@ class WorkQueue(Generic[Key]):
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()  # this round says itself when to look again
+        return key
+
+    def _first_of(self, tenant: Hashable) -> Key:
+        """Take a key of a tenant, whose turn then is the last one; it has one."""
+        groups = self._ready.pop(tenant)
+        group, keys = next(iter(groups.items()))
+        key = keys.popleft()
+        self._in_a_row[tenant] += 1
+        if not keys or self._in_a_row[tenant] >= IN_A_ROW:
+            del self._in_a_row[tenant], groups[group]
+            if keys:
+                groups[group] = keys  # the last one now
+        if groups:
+            self._ready[tenant] = groups
         return key
 
     def _next(self) -> Hashable | None:

@@ -42,7 +42,10 @@ def held_by(pod: ServingPod, rollout: str) -> tuple[Sequence, ...]:
 def documents(
     observed: Observed, status: AdapterRolloutStatus, sequence: Sequence, now: datetime
 ) -> tuple[Document, ...]:
-    """Return what to send to which pods: only where the pod's truth differs, and only if its truth is known."""
+    """Return what to send to which pods: only where the pod's truth differs, and only if its truth is known.
+
+    What is on its way already and still wanted is among them, as it is.
+    """
     found, coming, loading = [], incoming(observed, status), set[str]()
     if coming is not None and status.step is not None:
         loading = holders(observed, status.step, coming, now)
@@ -64,8 +67,15 @@ def documents(
             before = pod.share(share.rollout)
             aliases = before.aliases if before is not None else {}
             moves = any(positive(aliases.get(each, {})) != dict(share.aliases[each]) for each in share.aliases)
+            if is_pending(pod, share) and pod.pending is not None:
+                share = pod.pending
             found.append(Document(pod.name, pod.uid, pod.address, share, moves))
     return tuple(found)
+
+
+def is_pending(pod: ServingPod, share: Share) -> bool:
+    """Tell whether a share is on its way to a pod, with whatever sequence."""
+    return pod.pending is not None and pod.pending.model_copy(update={"sequence": share.sequence}) == share
 
 
 def differs(pod: ServingPod, share: Share) -> bool:
