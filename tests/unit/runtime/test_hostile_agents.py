@@ -136,7 +136,8 @@ class Operator:
 
     def sending(self) -> bool:
         """Tell whether a document is under way to the pod."""
-        return not all(task.done() for task in self.poller._known["uid-of-vllm-1"].sending.values())
+        outbox = self.poller._known["uid-of-vllm-1"].outbox
+        return outbox is not None and bool(outbox._under_way)
 
     def known_names(self) -> int:
         """Return for how many rollouts anything is kept about the pod."""
