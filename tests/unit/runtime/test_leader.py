@@ -148,3 +148,46 @@ async def test_who_takes_a_lease_waits_for_all_of_it_though_its_holder_renewed(a
     clocks.passes(0.2)
     assert await following.try_acquire_or_renew()
     assert not await leading.try_acquire_or_renew()
+
+
+async def test_a_clock_that_is_set_while_the_lease_is_read_makes_nobody_a_second_leader(
+    api: Leases, clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The election takes its own time before it reads; the leader has just renewed, and writes on."""
+    _, leading = replica(api, "one")
+    _, following = replica(api, "two")
+    assert await leading.try_acquire_or_renew()
+    assert not await following.try_acquire_or_renew()
+    clocks.passes(1)
+    read = api.get
+
+    async def slowly(resource: Resource, namespace: str | None, name: str) -> Body:
+        clocks.wall -= 3600
+        return await read(resource, namespace, name)
+
+    monkeypatch.setattr(api, "get", slowly)
+    assert not await following.try_acquire_or_renew()
+    assert api.spec["holderIdentity"] == "one"
+
+
+async def test_a_lease_that_was_given_for_longer_is_waited_for_so_long(api: Leases, clocks: Clocks) -> None:
+    """Its holder was started with another setting."""
+    api.lease(holderIdentity="someone", leaseDurationSeconds=60, leaseTransitions=1)
+    _, following = replica(api, "two")
+    assert not await following.try_acquire_or_renew()
+    clocks.passes(59)
+    assert not await following.try_acquire_or_renew()
+    clocks.passes(1.1)
+    assert await following.try_acquire_or_renew()
+    assert api.spec["holderIdentity"] == "two"
+
+
+async def test_a_lease_that_is_gone_is_waited_for_as_long_as_it_was_given(api: Leases, clocks: Clocks) -> None:
+    api.lease(holderIdentity="someone", leaseDurationSeconds=60, leaseTransitions=1)
+    _, following = replica(api, "two")
+    assert not await following.try_acquire_or_renew()
+    del api.objects["leases", NAMESPACE, NAME]
+    clocks.passes(59)
+    assert not await following.try_acquire_or_renew()
+    clocks.passes(1.1)
+    assert await following.try_acquire_or_renew()

@@ -25,6 +25,7 @@ from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 from . import metrics
 from .kube import LEASES, MERGE_PATCH, ApiError, Body, Kube, NotFound, Unreachable
 from .logs import keys
+from .settings import LEASE_SECONDS_MAXIMUM
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no typ
         super().__init__(name, namespace, identity)
         self._kube = kube
         self._seconds = seconds
-        self._another = float("-inf")
-        """Monotonic time at which the Lease was last read in another one's hand."""
+        self._another_until = float("-inf")
+        """Monotonic time until which another one may lead in whose hand the Lease was last read."""
         self._followed: str | None = None
         self._said: Body | None = None
         self._said_since = float("-inf")
@@ -74,15 +75,15 @@ class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no typ
             absent = isinstance(error, NotFound)
             if absent:
                 self.looked = time.monotonic()
-            free = absent and time.monotonic() - self._another > self._seconds
+            free = absent and time.monotonic() > self._another_until
             refusal = ApiException(status=404 if free else 0, reason=str(error))
             refusal.body = '{"code": 404}' if free else None  # then it is created
             return False, refusal
         self.looked = time.monotonic()
         spec = self._lease.get("spec", {})
         holder = spec.get("holderIdentity")
-        if holder not in (None, "", self.identity):
-            self._another = self.looked
+        if self._is_anothers(spec):
+            self._another_until = self.looked + self._term(spec)
             if holder != self._followed:
                 log.info("following", extra=keys(identity=self.identity, holder=holder))
         self._followed = holder
@@ -97,12 +98,27 @@ class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no typ
         nobody's.
         """
         holder = spec.get("holderIdentity")
-        if holder in (None, "", self.identity):
+        if not self._is_anothers(spec):
             fields = ("holderIdentity", "leaseDurationSeconds", "acquireTime", "renewTime")
             return LeaderElectionRecord(*(str(spec[field]) if spec.get(field) else None for field in fields))
-        if self.looked - self._said_since > self._seconds:
+        if not self._may_be_led(spec):
             return LeaderElectionRecord(None, None, None, None)
         return LeaderElectionRecord(holder, str(self._seconds), "held", f"read at {self.looked}")
+
+    def _is_anothers(self, spec: Body) -> bool:
+        return spec.get("holderIdentity") not in (None, "", self.identity)
+
+    def _may_be_led(self, spec: Body) -> bool:
+        """Tell whether another one holds the Lease and may still write, by the clock that nobody sets."""
+        return self._is_anothers(spec) and self.looked - self._said_since <= self._term(spec)
+
+    def _term(self, spec: Body) -> float:
+        """Return for how many seconds the Lease is another's after a renewal: its setting may be longer than ours.
+
+        One that no setting can be was not written by an operator, and is not waited for.
+        """
+        given = spec.get("leaseDurationSeconds") or 0
+        return max(self._seconds, given if given <= LEASE_SECONDS_MAXIMUM else 0)
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         lease = {
@@ -114,6 +130,8 @@ class Lock(BaseLock):  # type: ignore[misc]  # the kubernetes package has no typ
         return await self._write(self._kube.create(LEASES, namespace, lease))
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
+        if self._may_be_led(self._lease.get("spec", {})):
+            return False  # the election took its own time before it read, and the wall's clock was set in between
         patch = {
             "metadata": {"resourceVersion": self._lease["metadata"]["resourceVersion"]},
             "spec": self._spec(updated_record),

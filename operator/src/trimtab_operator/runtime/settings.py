@@ -17,6 +17,7 @@ from ..domain.settings import ACCELERATOR_RESOURCES, PodDefaults
 from ..domain.settings import Settings as DomainSettings
 
 PREFIX = "TRIMTAB_"
+LEASE_SECONDS_MAXIMUM = 300
 
 
 class SettingsInvalid(Exception):
@@ -88,7 +89,7 @@ class Settings(BaseModel):
     """Metrics with namespace and name in their labels."""
     progress_seconds: SECONDS = 10
     audit_seconds: SECONDS = 20
-    lease_seconds: int = Field(default=10, ge=6, le=300)
+    lease_seconds: int = Field(default=10, ge=6, le=LEASE_SECONDS_MAXIMUM)
     lease_name: str = "trimtab-operator"
     identity: str = Field(default_factory=socket.gethostname, min_length=1)
     workers: int = Field(default=16, ge=1, le=256)
