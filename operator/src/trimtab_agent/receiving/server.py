@@ -13,6 +13,7 @@ once guard, token and table lie on the volume; it never depends on the engine, w
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -32,6 +33,8 @@ from ..documents import Refused, Verifier, read_documents, read_share
 from ..engine.table import SharedVolume
 from ..metrics import DOCUMENTS
 from ..rounds.agent import Agent
+
+log = logging.getLogger(__name__)
 
 LONGEST_WAIT = 60.0
 STUCK_SECONDS = 120.0
@@ -87,8 +90,11 @@ class Server:
         return self._of_share(self._take(share))
 
     async def _put_all(self, request: web.Request) -> web.Response:
-        documents = read_documents(await self._body_of(request))
-        answer = DocumentsAnswer(answers=tuple(self._answer_to(document) for document in documents))
+        answers = []
+        for document in read_documents(await self._body_of(request, DOCUMENTS_BYTES)):
+            answers.append(self._answer_to(document))
+            await asyncio.sleep(0)  # each is some writes to disk: probes, loads and other calls come between
+        answer = DocumentsAnswer(answers=tuple(answers))
         return web.Response(text=answer.to_text(), content_type="application/json")
 
     def _answer_to(self, document: bytes) -> DocumentAnswer:
@@ -97,6 +103,11 @@ class Server:
         except Refused as error:
             DOCUMENTS.labels(error.reason).inc()
             return DocumentAnswer(refused=RefusalAnswer(reason=error.reason, message=error.message))
+        except Exception as error:  # counted, logged and told: the others of the request are taken all the same
+            DOCUMENTS.labels("Internal").inc()
+            log.exception("document not taken")
+            message = f"the agent failed by it: {type(error).__name__}: {error}"
+            return DocumentAnswer(refused=RefusalAnswer(reason="Internal", message=message))
 
     def _take(self, share: Share) -> ShareAnswer:
         taken = self._agent.accept(share)
@@ -121,16 +132,21 @@ class Server:
     def _of_share(self, truth: ShareAnswer) -> web.Response:
         return web.json_response({"version": self._agent.version, **truth.to_json()})
 
-    async def _body_of(self, request: web.Request) -> bytes:
-        """Return the body of a call whose token was checked; the token is looked at before the body means anything."""
+    async def _body_of(self, request: web.Request, limit: int = DOCUMENT_BYTES) -> bytes:
+        """Return the body of a call whose token was checked; the token is looked at before the body means anything.
+
+        Without a token nothing of the body is read, and never more than `limit` bytes.
+        """
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            if "Content-Encoding" in request.headers:
+                request.protocol.force_close()  # otherwise what is left of the body is unpacked, or is a traceback
+            raise Refused(401, "TokenMissing", "Authorization: Bearer <token> is missing")
         try:
-            body = await request.read()
+            body = await request.clone(client_max_size=limit).read()
         except (ConnectionError, web.RequestPayloadError) as error:
             request.protocol.force_close()  # what is left of it cannot be read either
             raise Refused(400, "BodyIncomplete", f"the body did not come whole: {error}") from None
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Refused(401, "TokenMissing", "Authorization: Bearer <token> is missing")
         self._verifier.call(token.strip(), request.method, request.path, body)
         return body
 
@@ -175,7 +191,9 @@ async def named_refusals(request: web.Request, handler: Handler) -> web.StreamRe
         return refusal(error.status, error.reason, error.message)
     except web.HTTPRequestEntityTooLarge:
         DOCUMENTS.labels("TooLarge").inc()
-        return refusal(413, "TooLarge", f"a request has at most {DOCUMENTS_BYTES} bytes, a share {DOCUMENT_BYTES}")
+        return refusal(
+            413, "TooLarge", f"a share has at most {DOCUMENT_BYTES} bytes, a request with several {DOCUMENTS_BYTES}"
+        )
 
 
 def refusal(status: int, reason: str, message: str) -> web.Response:

@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from prometheus_client import REGISTRY
-from trimtab_agent.contract import DOCUMENTS_AT_ONCE, DOCUMENTS_BYTES, Documents, Share
+from trimtab_agent.contract import DOCUMENT_BYTES, DOCUMENTS_AT_ONCE, DOCUMENTS_BYTES, Documents, Share
 from trimtab_agent.documents import MountedDocument, PublicKeys, Verifier, namespace_audience, sign_call, sign_mounted
 from trimtab_agent.receiving.mounted import MountedDocuments, read_labels
 from trimtab_agent.receiving.server import LONGEST_WAIT, Server
@@ -110,6 +110,66 @@ async def test_a_request_with_several_that_is_none_of_ours_changes_nothing(calle
     assert (await caller.call("PUT", "/v1/rollouts", many))[0] == 400
     assert (await caller.call("PUT", "/v1/rollouts", b"x" * (DOCUMENTS_BYTES + 1)))[0] == 413
     assert caller.pod.agent.truth().to_json()["rollouts"] == []
+
+
+async def test_between_the_documents_of_a_request_the_agent_does_other_things(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may bring so many that a probe or a load would wait for seconds."""
+    taken: list[str] = []
+    between: list[int] = []
+    accept = caller.pod.agent.accept
+
+    def noted(share: Share) -> bool:
+        asyncio.get_running_loop().call_soon(lambda: between.append(len(taken)))
+        taken.append(share.rollout)
+        return accept(share)
+
+    monkeypatch.setattr(caller.pod.agent, "accept", noted)
+    shares = [caller.pod.share(rollout=f"r{number}") for number in range(4)]
+    assert (await put_several(caller, *(share.to_bytes() for share in shares)))[0] == 200
+    assert between == [1, 2, 3, 4]
+
+
+async def test_a_document_by_which_the_agent_fails_costs_the_others_nothing(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept = caller.pod.agent.accept
+
+    def fails_for_one(share: Share) -> bool:
+        if share.rollout == "second":
+            raise OSError("no space left on device")
+        return accept(share)
+
+    monkeypatch.setattr(caller.pod.agent, "accept", fails_for_one)
+    shares = [caller.pod.share(rollout=name, adapterName=name) for name in ("first", "second", "third")]
+    before = counted("Internal")
+    status, told = await put_several(caller, *(share.to_bytes() for share in shares))
+    assert status == 200
+    assert [each["refused"] and each["refused"]["reason"] for each in told["answers"]] == [None, "Internal", None]
+    assert "no space left" in told["answers"][1]["refused"]["message"]
+    assert counted("Internal") == before + 1
+    assert [each["rollout"] for each in caller.pod.agent.truth().to_json()["rollouts"]] == ["first", "third"]
+
+
+async def test_a_body_is_read_only_as_far_as_its_path_may_have_one_and_only_with_a_token(caller: Caller) -> None:
+    large, several = b"x" * (DOCUMENT_BYTES + 1), "/v1/rollouts"
+    for path in (several, "/v1/rollouts/guide"):
+        async with caller.client.put(path, data=b"x" * (DOCUMENTS_BYTES + 1)) as response:
+            assert (response.status, (await response.json())["reason"]) == (401, "TokenMissing")
+    reasons = {
+        (method, path): (await caller.call(method, path, large))[1]["reason"]
+        for method, path in (
+            ("PUT", several),
+            ("PUT", "/v1/rollouts/guide"),
+            ("DELETE", "/v1/rollouts/guide"),
+            ("GET", several),
+        )
+    }
+    assert reasons.pop(("PUT", several)) == "DocumentInvalid"
+    assert set(reasons.values()) == {"TooLarge"}
+    stranger = Caller(caller.client, Ed25519PrivateKey.generate(), caller.pod, caller.verifier)
+    assert (await stranger.call("PUT", "/v1/rollouts/guide", large))[0] == 413
 
 
 async def test_calls_that_are_not_ours_change_nothing(caller: Caller) -> None:
@@ -215,25 +275,27 @@ async def test_what_cannot_be_read_of_mounted_documents_is_said_and_tried_again(
     ],
     ids=["left", "left-at-once", "left-in-a-chunk", "no-gzip"],
 )
+@pytest.mark.parametrize("token", ["Authorization: Bearer t\r\n", ""], ids=["token", "none"])
 async def test_a_body_that_does_not_come_whole_is_refused_without_a_traceback(
-    caller: Caller, headers: str, body: bytes, caplog: pytest.LogCaptureFixture
+    caller: Caller, headers: str, body: bytes, token: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    refused = incomplete()
+    reason = "BodyIncomplete" if token else "TokenMissing"
+    refused = counted(reason)
     assert caller.server is not None
     runner = web.AppRunner(caller.server.application(), access_log=None)  # a TestServer cancels what others do not
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         _, writer = await asyncio.open_connection(*runner.addresses[0])
-        writer.write(f"PUT /v1/rollouts/guide HTTP/1.1\r\nHost: agent\r\n{headers}\r\n\r\n".encode() + body)
+        writer.write(f"PUT /v1/rollouts/guide HTTP/1.1\r\nHost: agent\r\n{token}{headers}\r\n\r\n".encode() + body)
         await writer.drain()
         await asyncio.sleep(0.1)
         writer.close()
-        await caller.pod.until(lambda: incomplete() > refused)
+        await caller.pod.until(lambda: counted(reason) > refused)
     finally:
         await runner.cleanup()
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
-def incomplete() -> float:
-    return REGISTRY.get_sample_value("trimtab_agent_documents_total", {"result": "BodyIncomplete"}) or 0.0
+def counted(result: str) -> float:
+    return REGISTRY.get_sample_value("trimtab_agent_documents_total", {"result": result}) or 0.0

@@ -330,6 +330,10 @@ _OF_PODS: dict[FailureReason | RolloutReason | str, Explanation] = {
     "TokenTooLong": _document("The token lives longer than an agent accepts."),
     "TokenElsewhere": _document("The token is for another request."),
     "BodyChanged": _document("The token was signed for another body.", _ON_THE_WAY),
+    "Internal": _document(
+        "The agent failed by the document, for example because the volume is full.",
+        "Look at the agent's log; the document is sent again.",
+    ),
     "BodyIncomplete": _document("The body ended before its end, or is not encoded as it says.", _ON_THE_WAY),
     "TooLarge": _document("The document is larger than an agent reads."),
     "DocumentInvalid": _document(
