@@ -16,12 +16,14 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from trimtab_agent.contract import PodAnswer
+from trimtab_agent.contract import PodAnswer, Share
+from trimtab_agent.documents import read_share
 from trimtab_operator.domain.adapterrollout import AgentTruth
+from trimtab_operator.domain.adapterrollout.observed import Refusal, ShareTruth
 from trimtab_operator.domain.cluster import Key
 from trimtab_operator.runtime.kube import Body
 from trimtab_operator.runtime.pods import agentpoller
-from trimtab_operator.runtime.pods.agents import ANSWER_BYTES, Address, Agents, AgentUnreachable
+from trimtab_operator.runtime.pods.agents import ANSWER_BYTES, LARGE_BYTES, Address, Agents, AgentUnreachable
 from trimtab_operator.runtime.pods.answers import Unreadable, parsed
 from trimtab_operator.runtime.pods.signing import SigningKeys
 from trimtab_operator.runtime.rounds.reconcile import failed
@@ -69,7 +71,7 @@ class Hostile:
         return web.Response(body=body, content_type="application/json")
 
     async def document(self, request: web.Request) -> web.StreamResponse:
-        self.calls.append(f"{request.method} {request.match_info['name']}")
+        self.calls.append(f"{request.method} {request.match_info.get('name', '')}".rstrip())
         return await self.takes() if self.takes is not None else web.json_response(share(request.match_info["name"]))
 
 
@@ -77,7 +79,11 @@ class Hostile:
 async def answering(hostile: Hostile) -> AsyncIterator[Hostile]:
     application = web.Application()
     application.add_routes(
-        [web.get("/v1/rollouts", hostile.truth), web.route("*", "/v1/rollouts/{name}", hostile.document)]
+        [
+            web.get("/v1/rollouts", hostile.truth),
+            web.put("/v1/rollouts", hostile.document),
+            web.route("*", "/v1/rollouts/{name}", hostile.document),
+        ]
     )
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -387,3 +393,92 @@ def test_counts_that_are_none_end_nothing() -> None:
     assert "guide@aaaaaaaa" in AgentTruth.of(told).counts
     other_start = parsed(PodAnswer, json.dumps(answer(counts={"instance": "j", "revisions": revisions})).encode())
     assert AgentTruth.of(other_start).counts == {}
+
+
+def document(name: str) -> Share:
+    return read_share(json.dumps({**share(name), "namespace": NAMESPACE, "adapterName": name}).encode())
+
+
+async def sent(folder: Path, hostile: Hostile, *names: str) -> list[ShareTruth | Refusal]:
+    new_key(folder / "keys", "a.pem")
+    async with answering(hostile), aiohttp.ClientSession() as session:
+        agents = Agents(SigningKeys(folder / "keys"), session)
+        known = [key.id for key in SigningKeys(folder / "keys").all()]
+        address = Address("u", "127.0.0.1", hostile.port, NAMESPACE)
+        return list(await agents.send(address, known, [document(name) for name in names]))
+
+
+async def test_one_answer_that_is_none_makes_none_of_the_others_unreadable(tmp_path: Path) -> None:
+    answers = [{"share": share("a")}, {"share": share("b", sequence=[-1, 0])}, {"share": 7}, 7, {"share": share("e")}]
+
+    async def takes() -> web.StreamResponse:
+        return web.json_response({"answers": answers})
+
+    results = await sent(tmp_path, Hostile(takes=takes), *"abcde")
+    assert [isinstance(each, ShareTruth) for each in results] == [True, False, False, False, True]
+    assert [each.reason for each in results if isinstance(each, Refusal)] == ["Unreachable"] * 3
+    assert "sequence" in results[1].message  # type: ignore[union-attr]
+
+
+FAILING = {
+    "an error": (500, b"no"),
+    "too large": (413, b"{}"),
+    "no answer": (200, b"{"),
+    "too few": (200, b'{"answers": []}'),
+}
+
+
+@pytest.mark.parametrize("case", FAILING)
+async def test_documents_that_fail_together_are_sent_each_alone(case: str, tmp_path: Path) -> None:
+    """Otherwise one of them would fail the others of its pod for ever."""
+    status, body = FAILING[case]
+    hostile = Hostile()
+
+    async def takes() -> web.StreamResponse:
+        call = hostile.calls[-1]
+        if call in ("PUT", "PUT b"):
+            return web.Response(status=status, body=body)
+        return web.json_response(share(call.removeprefix("PUT ")))
+
+    hostile.takes = takes
+    results = await sent(tmp_path, hostile, *"abc")
+    assert hostile.calls == ["PUT", "PUT a", "PUT b", "PUT c"]
+    assert [isinstance(each, ShareTruth) for each in results] == [True, False, True]
+
+
+async def test_documents_that_nobody_answers_are_not_sent_alone(tmp_path: Path) -> None:
+    hostile = Hostile()
+
+    async def breaks(request: web.Request) -> web.StreamResponse:
+        hostile.calls.append(request.path)
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    hostile.document = breaks  # type: ignore[method-assign]
+    with pytest.raises(AgentUnreachable):
+        await sent(tmp_path, hostile, *"abc")
+    assert set(hostile.calls) == {"/v1/rollouts"}
+
+
+async def test_large_answers_to_documents_take_their_turn_among_those_of_their_namespace(tmp_path: Path) -> None:
+    """A pod may give one as often as it likes, and whatever is parsed holds up everybody."""
+    size = LARGE_BYTES + 1
+
+    async def takes() -> web.StreamResponse:
+        return web.Response(body=json.dumps({"answers": [{"share": share("a")}]}).encode() + b" " * size)
+
+    new_key(tmp_path / "keys", "a.pem")
+    async with answering(Hostile(takes=takes)) as hostile, aiohttp.ClientSession() as session:
+        agents = Agents(SigningKeys(tmp_path / "keys"), session)
+        known = [key.id for key in SigningKeys(tmp_path / "keys").all()]
+        address = Address("u", "127.0.0.1", hostile.port, NAMESPACE)
+        async with agents._large[NAMESPACE]:
+            sending = asyncio.create_task(agents.send(address, known, [document("a")]))
+            await until(lambda: hostile.calls != [])
+            await asyncio.sleep(0.3)
+            assert not sending.done()
+        assert isinstance((await sending)[0], ShareTruth)
+        size = 0
+        async with agents._large[NAMESPACE]:
+            assert isinstance((await agents.send(address, known, [document("a")]))[0], ShareTruth)

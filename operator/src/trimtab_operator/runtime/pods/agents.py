@@ -9,8 +9,10 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Annotated, Any
 
 import aiohttp
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from trimtab_agent.contract import (
     API,
     DOCUMENTS_AT_ONCE,
@@ -28,8 +30,9 @@ from ...domain.adapterrollout import AgentTruth
 from ...domain.adapterrollout.observed import Refusal, ShareTruth
 from .. import metrics
 from ..labels import code_label
+from ..logs import keys
 from .addresses import base_url
-from .answers import AS_IT_IS, M, Unreadable, body_of, parsed
+from .answers import AS_IT_IS, M, Unreadable, body_of, parsed, words_of
 from .signing import SigningKey, SigningKeys
 
 log = logging.getLogger(__name__)
@@ -43,11 +46,33 @@ LARGE_SHARE = 0.25
 """Of the time, that parsing all larger answers of a namespace may take: a pod may give one as often as it likes."""
 ANSWER_SECONDS = 5.0
 """Beyond the time that a question waits for a change."""
+TOO_LARGE = (str(HTTPStatus.REQUEST_ENTITY_TOO_LARGE.value), "TooLarge")
+"""Reasons of 413: with words of an agent, and without."""
 NO_QUERY: Mapping[str, str] = {}
 
 
 class AgentUnreachable(Exception):
     """No answer, or none that an agent of this version gives."""
+
+
+class NotUnderstood(AgentUnreachable):
+    """An answer that says nothing of what came of the request."""
+
+
+def _each_by_itself(value: Any, validate: ValidatorFunctionWrapHandler) -> DocumentAnswer:
+    """Return the answer to one document; one that is none says so, and nothing of the others."""
+    try:
+        answer: DocumentAnswer = validate(value)
+    except ValidationError as error:
+        message = f"not an answer of an agent: {words_of(error)}"
+        return DocumentAnswer(refused=RefusalAnswer(reason="Unreachable", message=message))
+    return answer
+
+
+class AnswersByThemselves(DocumentsAnswer):
+    """The same, of which each is read by itself."""
+
+    answers: tuple[Annotated[DocumentAnswer, WrapValidator(_each_by_itself)], ...] = Field(max_length=DOCUMENTS_AT_ONCE)
 
 
 @dataclass(frozen=True)
@@ -112,20 +137,26 @@ class Agents:
                 break
         raise AgentUnreachable(f"the agent answered {status} {refused.reason}: {refused.message}")
 
-    async def _understood(self, address: Address, text: bytes) -> Answer:
-        """Return the typed form of an answer; a large one waits until it is the turn of its namespace."""
+    async def _parsed(self, namespace: str, model: type[M], text: bytes) -> M:
+        """Return the typed form of an answer; a large one waits until it is the turn of its namespace.
+
+        Raises:
+            NotUnderstood: it is not one.
+        """
         try:
             if len(text) <= LARGE_BYTES:
-                answer = parsed(PodAnswer, text)
-            else:
-                async with self._large[address.namespace]:
-                    began = time.perf_counter()
-                    try:
-                        answer = parsed(PodAnswer, text)
-                    finally:
-                        await asyncio.sleep((time.perf_counter() - began) * (1 / LARGE_SHARE - 1))
+                return parsed(model, text)
+            async with self._large[namespace]:
+                began = time.perf_counter()
+                try:
+                    return parsed(model, text)
+                finally:
+                    await asyncio.sleep((time.perf_counter() - began) * (1 / LARGE_SHARE - 1))
         except Unreadable as error:
-            raise AgentUnreachable(f"not an answer of an agent: {error}") from None
+            raise NotUnderstood(f"not an answer of an agent: {error}") from None
+
+    async def _understood(self, address: Address, text: bytes) -> Answer:
+        answer = await self._parsed(address.namespace, PodAnswer, text)
         if answer.api != API:
             raise AgentUnreachable(f"the agent speaks {answer.api}, this operator {API}; run one version of both")
         takes_several = answer.documents >= DOCUMENTS_AT_ONCE
@@ -136,19 +167,39 @@ class Agents:
     ) -> list[ShareTruth | Refusal]:
         """Send shares, at most `DOCUMENTS_AT_ONCE`; return of each what the pod then holds of it, or why it refuses.
 
+        Where the answer says nothing of each, all are sent again, each alone: one that an agent fails by, or whose
+        answer is none, would otherwise meet the same others ever again.
+
         Raises:
             AgentUnreachable: they may have been taken or not.
         """
+        try:
+            return await self._send(address, known_keys, shares)
+        except NotUnderstood as error:
+            log.warning("documents are sent each alone", extra=keys(pod=address.uid, err=str(error)))
+        return await asyncio.gather(*(self._send_again(address, known_keys, share) for share in shares))
+
+    async def _send(
+        self, address: Address, known_keys: Collection[str], shares: Sequence[Share]
+    ) -> list[ShareTruth | Refusal]:
         body = Documents(documents=tuple(share.to_bytes().decode() for share in shares)).to_bytes()
-        answer = await self._put(address, known_keys, PATH, body, model=DocumentsAnswer, limit=ANSWER_BYTES)
+        answer = await self._put(address, known_keys, PATH, body, model=AnswersByThemselves, limit=ANSWER_BYTES)
         if isinstance(answer, Refusal):
+            if answer.reason in TOO_LARGE:
+                raise NotUnderstood(f"the agent answered {answer.reason}: {answer.message}")
             return [answer] * len(shares)
         if len(answer.answers) != len(shares):
-            raise AgentUnreachable(f"{len(answer.answers)} answers to {len(shares)} documents")
+            raise NotUnderstood(f"{len(answer.answers)} answers to {len(shares)} documents")
         return [_result(share, each) for share, each in zip(shares, answer.answers, strict=True)]
 
+    async def _send_again(self, address: Address, known_keys: Collection[str], share: Share) -> ShareTruth | Refusal:
+        try:
+            return await self.send_alone(address, known_keys, share)
+        except AgentUnreachable as error:
+            return Refusal("Unreachable", str(error))
+
     async def send_alone(self, address: Address, known_keys: Collection[str], share: Share) -> ShareTruth | Refusal:
-        """Send a share to an agent of an earlier version, which takes no several at once.
+        """Send a share in a request of its own, for example to an agent of an earlier version.
 
         Raises:
             AgentUnreachable: it may have been taken or not.
@@ -185,11 +236,8 @@ class Agents:
             refused = refusal_in(text)
             return Refusal(refused.reason or str(status), refused.message)
         if status != HTTPStatus.OK:
-            raise AgentUnreachable(f"the agent answered {status}")
-        try:
-            return parsed(model, text)
-        except Unreadable as error:
-            raise AgentUnreachable(f"not an answer of an agent: {error}") from None
+            raise NotUnderstood(f"the agent answered {status}")
+        return await self._parsed(address.namespace, model, text)
 
     def _candidates(self, known: Collection[str] | None) -> list[SigningKey]:
         """Return the keys to try, the likeliest first. An agent that was never heard may know any of them."""
@@ -227,7 +275,9 @@ class Agents:
             ) as response:
                 code = code_label(response.status)
                 return response.status, await body_of(response, limit)
-        except (aiohttp.ClientError, TimeoutError, OSError, Unreadable) as error:
+        except Unreadable as error:
+            raise NotUnderstood(f"{method} {path}: {error}") from None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise AgentUnreachable(f"{method} {path}: {str(error)[:300] or type(error).__name__}") from None
         finally:
             metrics.AGENT_REQUESTS.labels(method, code).inc()

@@ -52,10 +52,11 @@ def parsed(model: type[M], text: bytes) -> M:
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
-        raise Unreadable(_words(error)) from None
+        raise Unreadable(words_of(error)) from None
 
 
-def _words(error: ValidationError) -> str:
+def words_of(error: ValidationError) -> str:
+    """Return what is wrong with an answer, cut."""
     if error.error_count() > ERRORS_READ:  # each costs time, and whoever sent it chose how many there are
         return f"an answer with {error.error_count()} faults"
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
