@@ -194,6 +194,19 @@ async def test_times_of_tenants_are_no_times() -> None:
     assert (view.failed, view.ended) == (True, None)
 
 
+async def test_a_label_by_which_a_tool_tracks_here_is_kept_before_all_others() -> None:
+    """By it an object that has ended is known to come again, and stays."""
+    cache = Cache(tracking=("team.example/app",))
+    body = finetunejob()
+    body["metadata"]["labels"] = {f"label-{number}": "x" * 60 for number in range(10_000)}
+    body["metadata"]["labels"]["team.example/app"] = "models"
+    cache.owners["FineTuneJob"].put(body)
+    stored = cache.stored(KEY)
+    assert stored is not None
+    assert stored.body["metadata"]["labels"]["team.example/app"] == "models"
+    assert stored.labels["team.example/app"] == "models"
+
+
 async def test_of_annotations_and_labels_only_what_is_read_is_kept() -> None:
     cache = Cache()
     body = finetunejob()

@@ -74,7 +74,7 @@ class Leading:
         """For what is outside of the cluster: a proxy may lead there."""
         self._notifier = self._notifying()
         seen = self._notifier.seen if self._notifier is not None else None
-        self._cache = Cache(follow=add, serving=pods_changed.set, seen=seen)
+        self._cache = Cache(add, pods_changed.set, seen, tracking=settings.gitops_labels)
         self._audit = Audit(kube, self._cache, add, namespaces=settings.watch_namespaces, every=settings.audit_seconds)
         self._progress = ProgressPoller(self._cache, add, settings.progress_seconds)
         signing = SigningKeys(settings.agent_keys)

@@ -17,7 +17,7 @@ import logging
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -67,9 +67,9 @@ ANNOTATION_LENGTH = 1024
 """Of one that is passed on. A longer one is left out: a part of it would say something else."""
 
 
-def _rank(label: str) -> int:
+def _rank(label: str, tracking: Collection[str]) -> int:
     """Return the order in which labels are kept: marks of tools, what is for a queue, all others."""
-    return 0 if label in MARKS else 1 if is_of_queue(label) else 2
+    return 0 if label in MARKS or label in tracking else 1 if is_of_queue(label) else 2
 
 
 def _is_read(annotation: str) -> bool:
@@ -77,12 +77,15 @@ def _is_read(annotation: str) -> bool:
     return annotation == AUTHOR_ANNOTATION or is_of_queue(annotation)
 
 
-def slim(body: Body) -> Body:
-    """Return what is read of an object of ours: annotations may be a quarter of a MiB, and nobody asks for most."""
+def slim(body: Body, tracking: Collection[str] = ()) -> Body:
+    """Return what is read of an object of ours: annotations may be a quarter of a MiB, and nobody asks for most.
+
+    `tracking` are the labels by which tools keep objects here (`Settings.gitops_labels`).
+    """
     metadata = body["metadata"]
     kept = {key: metadata[key] for key in KEPT_METADATA if key in metadata}
     if labels := metadata.get("labels"):
-        ordered = sorted(labels.items(), key=lambda each: _rank(each[0]))
+        ordered = sorted(labels.items(), key=lambda each: _rank(each[0], tracking))
         kept["labels"] = labels_kept(ordered)
     annotations = metadata.get("annotations") or {}
     if metadata.get("deletionTimestamp") and (finalizers := metadata.get("finalizers")):
@@ -131,8 +134,8 @@ class Stored:
         return body
 
     @classmethod
-    def of(cls, kind: AnyKind, body: Body) -> Stored:
-        small, over = slim(body), has_ended(kind, body)
+    def of(cls, kind: AnyKind, body: Body, tracking: Collection[str] = ()) -> Stored:
+        small, over = slim(body, tracking), has_ended(kind, body)
         text = orjson.dumps(small)
         return cls(
             key=Key(kind.name, sys.intern(body["metadata"]["namespace"]), body["metadata"]["name"]),
@@ -346,7 +349,7 @@ class Cache:
 
     `follow` is told of everyone who depends on an object that changed, whichever source the change came from: an answer
     to an own write is no news to the watch that repeats it. `serving` is told that a serving pod came, changed or went,
-    `seen` is given every new version of an object of ours before anything else is made of it.
+    `seen` is given every new version of an object of ours before anything else is made of it. `tracking`: see `slim`.
     """
 
     def __init__(
@@ -354,10 +357,12 @@ class Cache:
         follow: Callable[[Key], None] = lambda key: None,
         serving: Callable[[], None] = lambda: None,
         seen: Callable[[AnyKind, Body], None] | None = None,
+        tracking: Collection[str] = (),
     ) -> None:
         self.follow = follow
         self._serving = serving
         self._seen = seen
+        self._tracking = tracking
 
         self.departed = Departed()
         self.owners: dict[str, Store[Stored]] = {kind.name: self._own(kind) for kind in KINDS.values()}
@@ -400,7 +405,7 @@ class Cache:
         def view(body: Body) -> Stored:
             if self._seen is not None:
                 self._seen(kind, body)
-            return Stored.of(kind, body)
+            return Stored.of(kind, body, self._tracking)
 
         return Store(OWN[kind.name], view, lambda stored: stored.key, lambda stored: stored.indexes, changed)
 
