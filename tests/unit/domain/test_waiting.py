@@ -225,6 +225,14 @@ def test_a_sidecar_that_runs_and_never_starts_holds_the_pod_no_longer_than_one_m
     assert world.deleted == ["demo-prepare-0"]
 
 
+def test_a_node_whose_clock_is_ahead_lets_its_sidecar_hold_the_pod_no_longer() -> None:
+    tomorrow = {"running": {"startedAt": "2026-01-06T12:00:00Z"}}
+    world = injected(World().settle(), sidecar=True, started=False, state=tomorrow).after(599).settle()
+    assert (world.state, world.succeeded) == ("Pending", "Unknown")
+    world.after(1).settle()
+    assert world.job.status.attempts[0].reason == "PodFailed"
+
+
 def test_a_sidecar_that_has_started_holds_nothing_up() -> None:
     world = injected(World().settle(), sidecar=True, started=True)
     assert world.after(10_000).settle().state == "Preparing"

@@ -210,7 +210,7 @@ def _creating(observed: Observed[Any], pod: PodView, now: datetime) -> Waiting:
             f"container {pod.blocked_by}, which comes before the trainer and stays beside it, runs and has not "
             "started; look at its startupProbe"
         )
-        since = max(pod.starts_since, begun)
+        since = max(pod.starts_since, begun) if pod.starts_since <= now else begun  # by the node's clock, maybe ahead
         left = (since + timedelta(seconds=observed.settings.pod_start_seconds) - now).total_seconds()
         again = max(1.0, min(left, ASKED_AGAIN_SECONDS))
         return Waiting(State.PENDING, message, since, look_again_seconds=again, elsewhere=True)
