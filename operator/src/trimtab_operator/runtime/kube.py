@@ -341,7 +341,7 @@ class Kube:
         url = URL(self.configuration.host + path + (f"?{urlencode(query)}" if query else ""), encoded=True)
         code = "none"
         try:
-            data = orjson.dumps(body) if body is not None else None
+            data = json_of(body) if body is not None else None
             async with self._session.request(
                 method, url, headers=headers, data=data, timeout=patience, **self._route
             ) as response:
@@ -353,6 +353,25 @@ class Kube:
             raise Unreachable(f"{verb} {path}: {type(error).__name__} {error}") from error
         finally:
             metrics.API_REQUESTS.labels(verb, resource.plural, code).inc()
+
+
+def json_of(body: object) -> bytes:
+    """Return a body as JSON text; a set is a list, and what is a key is text.
+
+    Raises:
+        TypeError: JSON has no form for something in it.
+        ValueError: a number in it is infinite, or none: orjson writes null, which says something else.
+    """
+    data = orjson.dumps(body, default=_as_list, option=orjson.OPT_NON_STR_KEYS)
+    if b"null" in data:
+        json.dumps(body, default=_as_list, allow_nan=False)
+    return data
+
+
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, set | frozenset):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 def items_of(page: Body) -> list[Body]:
