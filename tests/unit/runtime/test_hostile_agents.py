@@ -409,7 +409,7 @@ async def sent(folder: Path, hostile: Hostile, *names: str) -> list[ShareTruth |
 
 
 async def test_one_answer_that_is_none_makes_none_of_the_others_unreadable(tmp_path: Path) -> None:
-    answers = [{"share": share("a")}, {"share": share("b", sequence=[-1, 0])}, {"share": 7}, 7, {"share": share("e")}]
+    answers = [{"share": share("a")}, {"share": share("b", sequence=(-1, 0))}, {"share": 7}, 7, {"share": share("e")}]
 
     async def takes() -> web.StreamResponse:
         return web.json_response({"answers": answers})
