@@ -13,14 +13,14 @@ from trimtab_operator.runtime.kube import Body
 from trimtab_operator.runtime.pods.agentpoller import LONGEST_PAUSE, REST_SECONDS, SILENCE_SECONDS
 from trimtab_operator.runtime.pods.agents import ANSWER_SECONDS
 from trimtab_operator.runtime.pods.desired import DESIRED
-from trimtab_operator.runtime.pods.outbox import LOOK_SECONDS, LOOKS
+from trimtab_operator.runtime.pods.outbox import HELD_SECONDS
 
 from tests.unit.domain.rollout.world import NAME, explained, revision, sha
 from tests.unit.lives.agents import Pod
 from tests.unit.lives.faults import FaultyApi
 from tests.unit.runtime.objects import NAMESPACE
 
-HELD_SECONDS = LOOKS * LOOK_SECONDS + 1.0
+GONE_SECONDS = HELD_SECONDS + 1.0
 """So old may a document be when it is sent."""
 REFUSED = "c"
 """The adapter that no engine proves."""
@@ -101,7 +101,7 @@ class Promises:
             assert not mine or pod.was_left_out, (self._story, "retired, and it exists")
         else:
             gone = self.gone_at.get(share.rollout)
-            just_now = gone is not None and self._now() - gone < timedelta(seconds=HELD_SECONDS)
+            just_now = gone is not None and self._now() - gone < timedelta(seconds=GONE_SECONDS)
             assert mine or just_now, (self._story, "of a rollout that is gone")
             written = found["status"].get("sequence") if found is not None and mine else list(share.sequence)
             # One that waited for others is still wanted, whatever was decided and written since.

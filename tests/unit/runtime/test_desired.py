@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trimtab_agent.contract import Share
 from trimtab_agent.documents import MountedDocument, Verifier, namespace_audience
 from trimtab_operator.domain.cluster import Key
-from trimtab_operator.runtime.kube import CONFIGMAPS, ApiError, Body, NotFound
+from trimtab_operator.runtime.kube import CONFIGMAPS, ApiError, Body, Invalid, NotFound, Resource
+from trimtab_operator.runtime.pods import desired as desired_module
 from trimtab_operator.runtime.pods.desired import AGENT_KEYS, DESIRED, Desired
 from trimtab_operator.runtime.pods.signing import SigningKeys
 
@@ -149,10 +152,124 @@ async def test_documents_of_rounds_that_wait_are_written_at_once_and_what_was_no
         while set(api.objects.get(("configmaps", NAMESPACE, DESIRED), {"data": {}})["data"]) != {"a.json", "b.json"}:
             await asyncio.sleep(0.01)
     assert told == []
-    busy, api.before = True, failing("patch", "configmaps", ApiError(500, "InternalError", "down"))
+    busy, api.before = True, failing("patch", "configmaps", Invalid(422, "Invalid", "no"))
     await desired.put(share("d"), key, now=1_700_000_000)
     busy = False
     async with asyncio.timeout(10):
         while told != [Key("AdapterRollout", NAMESPACE, "d")]:
             await asyncio.sleep(0.01)
     assert await desired.held(NAMESPACE, "d") is None
+
+
+class Picky(FakeApi):
+    """An API server that hangs until `free`, is `down` for a while, and refuses documents of `bad`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.free.set()
+        self.down = False
+        self.put(CONFIGMAPS, {"metadata": {"namespace": NAMESPACE, "name": DESIRED}, "data": {}})
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, content_type: str, patch: Any, **rest: Any
+    ) -> Body:
+        await self.free.wait()
+        if self.down:
+            raise ApiError(500, "InternalError", "down")
+        if patch["data"].get("bad.json") is not None:
+            raise Invalid(422, "Invalid", "bad")
+        return await super().patch(resource, namespace, name, content_type, patch, **rest)
+
+    def files(self) -> set[str]:
+        return set(data(self, DESIRED))
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desired_module, "FIRST_PAUSE", 0.02, raising=False)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def test_a_round_whose_write_fails_loses_no_documents_of_others(signing: SigningKeys, soon: None) -> None:
+    api, busy, told = Picky(), True, list[Key]()
+    desired = Desired(api, signing, busy=lambda _: busy, changed=told.append)
+    (key,) = signing.all()
+    await desired.put(share("others"), key, now=1_700_000_000)
+    busy, api.down = False, True
+    with pytest.raises(ApiError, match="down"):
+        await desired.put(share("mine"), key, now=1_700_000_000)
+    assert await desired.held(NAMESPACE, "mine") is None, "its round does it again"
+    assert await desired.held(NAMESPACE, "others") == share("others"), "it waits on"
+    await asyncio.sleep(0.1)
+    api.down = False
+    await until(lambda: api.files() == {"others.json"})
+    assert told == []
+
+
+async def test_a_document_that_is_refused_spoils_no_other(signing: SigningKeys, soon: None) -> None:
+    api, busy, told = Picky(), True, list[Key]()
+    desired = Desired(api, signing, busy=lambda _: busy, changed=told.append)
+    (key,) = signing.all()
+    for name in ("a", "bad", "b"):
+        await desired.put(share(name), key, now=1_700_000_000)
+    busy = False
+    await desired.put(share("c"), key, now=1_700_000_000)
+    assert api.files() == {"a.json", "b.json", "c.json"}
+    assert told == [Key("AdapterRollout", NAMESPACE, "bad")]
+    with pytest.raises(Invalid):
+        await desired.put(share("bad"), key, now=1_700_000_000)
+
+
+async def test_what_is_put_while_others_are_written_is_written_too(signing: SigningKeys) -> None:
+    api, busy = Picky(), True
+    desired = Desired(api, signing, busy=lambda _: busy)
+    (key,) = signing.all()
+    api.free.clear()
+    await desired.put(share("a"), key, now=1_700_000_000)
+    busy = False
+    await asyncio.sleep(0.3)
+    busy = True
+    await desired.put(share("b"), key, now=1_700_000_000)
+    api.free.set()
+    await asyncio.sleep(0.1)
+    busy = False
+    await until(lambda: api.files() == {"a.json", "b.json"})
+
+
+async def test_what_was_removed_while_it_was_written_does_not_come_back(signing: SigningKeys, soon: None) -> None:
+    api = Picky()
+    desired = Desired(api, signing)
+    (key,) = signing.all()
+    await desired.put(share("a"), key, now=1_700_000_000)
+    api.free.clear()
+    api.down = True
+    put = asyncio.create_task(desired.put(share("a"), key, now=1_700_000_001))
+    await asyncio.sleep(0.05)
+    remove = asyncio.create_task(desired.remove(NAMESPACE, "a"))
+    await asyncio.sleep(0.05)
+    api.free.set()
+    for task in (put, remove):
+        with pytest.raises(ApiError):
+            await task
+    api.down = False
+    await desired.remove(NAMESPACE, "a")
+    await asyncio.sleep(0.1)
+    assert api.files() == set()
+
+
+async def test_what_waits_in_a_namespace_that_is_forgotten_is_told_and_not_written(signing: SigningKeys) -> None:
+    api, busy, told = Picky(), True, list[Key]()
+    desired = Desired(api, signing, busy=lambda _: busy, changed=told.append)
+    (key,) = signing.all()
+    await desired.put(share("a"), key, now=1_700_000_000)
+    desired.forget(NAMESPACE)
+    busy = False
+    await asyncio.sleep(0.3)
+    assert api.files() == set()
+    assert told == [Key("AdapterRollout", NAMESPACE, "a")]

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.aio.client import Configuration
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from trimtab_operator.runtime.kube import LEASES, Body, Invalid, Resource
-from trimtab_operator.runtime.leader import MOST_TRANSITIONS, Lock
+from trimtab_operator.runtime.kube import LEASES, Body, Invalid, NotLeading, Resource
+from trimtab_operator.runtime.leader import MOST_TRANSITIONS, Leadership, Lock
+from trimtab_operator.runtime.pods.desired import LOOK_SECONDS, Desired
+from trimtab_operator.runtime.pods.signing import SigningKeys
 
 from tests.unit.runtime.fake_api import FakeApi
+from tests.unit.runtime.serving import new_key
+from tests.unit.runtime.test_desired import share
 
 NAME, NAMESPACE, SECONDS = "trimtab-operator", "trimtab-system", 15.0
 
@@ -191,3 +198,47 @@ async def test_a_lease_that_is_gone_is_waited_for_as_long_as_it_was_given(api: L
     assert not await following.try_acquire_or_renew()
     clocks.passes(1.1)
     assert await following.try_acquire_or_renew()
+
+
+class Slow(Leases):
+    """An API server that answers no question about a Lease before `free`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> Body:
+        if resource == LEASES:
+            await self.free.wait()
+        return await super().get(resource, namespace, name)
+
+
+async def test_what_waits_is_not_written_while_the_lease_is_given_away(tmp_path: Path) -> None:
+    api, others = Slow(), True
+    leadership = Leadership(Configuration(), name=NAME, namespace=NAMESPACE, identity="a", seconds=SECONDS)
+    leadership._lock = Lock(api, NAME, NAMESPACE, "a", SECONDS)  # type: ignore[arg-type]
+    leadership._lock.renewed = time.monotonic()
+    leadership.leading = True
+    api.lease(holderIdentity="a", leaseDurationSeconds=15)
+
+    def fence(verb: str, plural: str, name: str) -> None:
+        if plural != "leases" and verb != "get" and not leadership.may_write():
+            raise NotLeading(name)
+        reached.append((verb, plural))
+
+    reached: list[tuple[str, str]] = []
+    api.before = fence
+    new_key(tmp_path / "keys", "key-1.pem")
+    signing = SigningKeys(tmp_path / "keys")
+    (key,) = signing.all()
+    desired = Desired(api, signing, busy=lambda _: others)
+    await desired.put(share(), key, now=1_700_000_000)
+    assert leadership.may_write()
+    release = asyncio.create_task(leadership.release())
+    await asyncio.sleep(0)
+    others = False
+    await asyncio.sleep(3 * LOOK_SECONDS)
+    api.free.set()
+    await release
+    assert api.spec.get("holderIdentity") is None
+    assert [call for call in reached if call[1] == "configmaps" and call[0] != "get"] == []

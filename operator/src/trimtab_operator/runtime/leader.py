@@ -186,8 +186,10 @@ class Leadership:
         self.leading = False
 
     def may_write(self) -> bool:
-        """Whether no other process can be the leader yet."""
-        return time.monotonic() - self._lock.renewed < self._seconds * FENCE_SHARE
+        """Whether this process leads, and no other can yet. One that gives its Lease away begins nothing more: what
+        waits on its own, as documents do, would else go out while another one leads. The Lease has its own client.
+        """
+        return self.leading and time.monotonic() - self._lock.renewed < self._seconds * FENCE_SHARE
 
     def alive(self) -> bool:
         """Whether the Lease was seen lately, by leader and follower alike."""

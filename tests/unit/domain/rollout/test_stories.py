@@ -849,3 +849,16 @@ def test_the_status_stays_below_ten_kilobytes() -> None:
     assert small.step is not None
     assert [mark.revision for mark in small.step.marks] == [B] * 3 + [A] * 4, "both are still counted"
     assert small.pod_reasons_omitted + len(small.pod_reasons) == 8
+
+
+def test_a_pod_that_is_wanted_again_hears_so_in_place_of_that_the_rollout_is_gone() -> None:
+    """Its label went and came again while the document by which the rollout goes from it waited."""
+    world = serving(pods=1)
+    observed = world.observed()
+    assert plan(observed, world.now).documents == ()
+    (pod,) = observed.matching
+    (waiting,) = retired(NAME, "team", (pod,), (9, 1))
+    pods = (replace(pod, pending=waiting.share),)
+    (document,) = plan(replace(observed, pods=pods), world.now).documents
+    assert not document.share.retired
+    assert [each.name for each in document.share.revisions][:1] == [A]

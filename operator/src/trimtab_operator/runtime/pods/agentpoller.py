@@ -29,7 +29,7 @@ from ...domain.views import ServingPodView
 from ..cluster.cache import Cache, Stored
 from ..logs import keys
 from .agents import ANSWER_SECONDS, Address, Agents, AgentUnreachable, Answer
-from .outbox import SENDING_SECONDS, Outbox
+from .outbox import SENDING_SECONDS, Came, Outbox
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -93,8 +93,8 @@ class Known:
     sent: dict[str, SequenceNumber] = field(default_factory=dict)
     takes_several: bool = False
     """Documents in one request: an earlier agent does not."""
-    confirmed_at: datetime | None = None
-    """When the newest question was asked that was answered at once."""
+    confirmed_at: float = float("-inf")
+    """Loop time at which the newest question was asked that was answered at once: no clock that is set."""
     outbox: Outbox | None = None
     retired: dict[str, Told] = field(default_factory=dict)
     """By rollout that is gone."""
@@ -220,7 +220,7 @@ class AgentPoller:
         """Ask pods, by uid, all at once. Who does not answer soon has no truth; who has none already is not asked."""
 
         async def ask(known: Known) -> None:
-            asked = self._now()
+            asked = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(CONFIRM_SECONDS):
                     self._take(known, await self._agents.ask(self._address(known), known.keys))
@@ -238,9 +238,9 @@ class AgentPoller:
 
         def is_known(uid: str) -> bool:
             known = self._known.get(uid)
-            if known is None or known.truth is None or known.confirmed_at is None:
+            if known is None or known.truth is None:
                 return False
-            lately = (self._now() - known.confirmed_at).total_seconds() < CONFIRMED_SECONDS
+            lately = asyncio.get_running_loop().time() - known.confirmed_at < CONFIRMED_SECONDS
             return lately and self._busy(known.view.namespace)
 
         await self.refresh(uid for uid in pods if not is_known(uid))
@@ -257,6 +257,7 @@ class AgentPoller:
                 outbox = known.outbox = known.outbox or self._outbox(known)
                 if outbox.hangs:
                     self._late(known, document)
+                    outbox.miss(document)
                 elif outbox.pending(rollout) != document.share:
                     ended.append(outbox.put(document))
                 outboxes.append(outbox)
@@ -276,6 +277,7 @@ class AgentPoller:
             partial(self._send, known),
             partial(self._answered, known),
             partial(self._overdue, known),
+            self._tell_sender,
             lambda: self._busy(known.view.namespace),
         )
 
@@ -288,19 +290,30 @@ class AgentPoller:
         self._late(known, document)
         self._tell_sender(document)
 
-    async def _send(self, known: Known, documents: Sequence[Document]) -> Sequence[ShareTruth | Refusal]:
-        shares = [document.share for document in documents]
-        now = self._now()
-        for share in shares:
+    async def _send(self, known: Known, documents: Sequence[Document], came: Came) -> None:
+        now, wanted = self._now(), list[Document]()
+        for document in documents:
+            share = document.share
+            if not share.retired and self._cache.stored(_rollout_of(document)) is None:
+                came(document, None)  # it was deleted while its document waited; that it is gone is told next
+                continue
+            wanted.append(document)
             if share.retired:
                 # Whatever it answers: one that goes on to tell of it hears so again, but ever more seldom.
                 known.retired = {each: told for each, told in known.retired.items() if not told.forgotten(now)}
                 known.retired[share.rollout] = Told.once_more(known.retired.get(share.rollout), now)
         address, ids = self._address(known), known.keys or frozenset()
+
+        async def alone(document: Document) -> None:
+            came(document, await _or_refusal(self._agents.send_alone(address, ids, document.share)))
+
         if not known.takes_several:
-            return await asyncio.gather(*(_or_refusal(self._agents.send_alone(address, ids, each)) for each in shares))
-        answer = await _or_refusal(self._agents.send(address, ids, shares))
-        return [answer] * len(shares) if isinstance(answer, Refusal) else answer
+            await asyncio.gather(*map(alone, wanted))
+        elif wanted:
+            answer = await _or_refusal(self._agents.send(address, ids, [document.share for document in wanted]))
+            answers = [answer] * len(wanted) if isinstance(answer, Refusal) else answer
+            for document, each in zip(wanted, answers, strict=True):
+                came(document, each)
 
     def _answered(self, known: Known, document: Document, result: ShareTruth | Refusal) -> None:
         share, name = document.share, document.share.rollout
@@ -308,7 +321,10 @@ class AgentPoller:
             known.refusals.pop(name, None)
             known.refused.pop(name, None)
             known.sent[name] = share.sequence
-            self._replace(known, name, None if share.retired else result)
+            held = next((each for each in known.truth.shares if each.rollout == name), None) if known.truth else None
+            # What it told by itself after it took the document, or a later one, is newer than its answer to it.
+            if share.retired or held is None or held.sequence < share.sequence:
+                self._replace(known, name, None if share.retired else result)
             return
         count = known.refused[name] = known.refused.get(name, 0) + 1
         pause = min(LONGEST_REFUSED, REFUSED_PAUSE * 2.0 ** min(count - 1, 10))
@@ -321,7 +337,7 @@ class AgentPoller:
 
     def _tell_sender(self, document: Document) -> None:
         """Have the rollout of a document looked at, that is there or is still to be retired."""
-        self._changed(Key("AdapterRollout", document.share.namespace, document.share.rollout))
+        self._changed(_rollout_of(document))
 
     def _replace(self, known: Known, name: str, share: ShareTruth | None) -> None:
         if known.truth is None:
@@ -484,6 +500,10 @@ async def _or_refusal(sending: Awaitable[T]) -> T | Refusal:
     except Exception as error:  # logged; what is wrong with one document keeps no pod from the next
         log.exception("documents could not be sent")
         return Refusal("Unreachable", f"{type(error).__name__}: {error}")
+
+
+def _rollout_of(document: Document) -> Key:
+    return Key("AdapterRollout", document.share.namespace, document.share.rollout)
 
 
 def agents_port(stored: Stored) -> int:

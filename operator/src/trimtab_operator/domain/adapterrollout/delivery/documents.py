@@ -63,7 +63,8 @@ def documents(
         share = Share.model_validate(share.to_json())  # model_copy checks nothing
         if pod.refusal is not None and pod.refusal.stands(share, now):
             continue
-        if differs(pod, share):
+        unwanted = pod.pending is not None and pod.pending.retired  # by which it would go although it is wanted again
+        if unwanted or differs(pod, share):
             before = pod.share(share.rollout)
             aliases = before.aliases if before is not None else {}
             moves = any(positive(aliases.get(each, {})) != dict(share.aliases[each]) for each in share.aliases)
