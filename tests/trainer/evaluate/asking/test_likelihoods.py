@@ -20,11 +20,14 @@ from trimtab_trainer.contract.settings import QuantizationType
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate.asking import likelihoods as score
 from trimtab_trainer.evaluate.asking import stems
+from trimtab_trainer.evaluate.asking.batching import in_batches
 from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods, score_rows
 from trimtab_trainer.evaluate.rows import EvaluationRow, Sequence
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
+from trimtab_trainer.training.network import model as network
 from trimtab_trainer.training.network.model import LanguageModel, load_base
+from trimtab_trainer.training.validation import TOKENS_PER_BATCH
 
 from tests.trainer.evaluate.models import CPU, KINDS, adapted_model, bare_model
 from tests.trainer.train.families import make_family
@@ -125,6 +128,20 @@ def laid(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return lengths
 
 
+@pytest.fixture
+def laid_widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The tokens of all that goes through the model, pass by pass, padding among them."""
+    widths: list[int] = []
+    hidden = LanguageModel.hidden
+
+    def counted(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
+        widths.append(batch.tokens.numel())
+        return hidden(self, batch, cache)
+
+    monkeypatch.setattr(LanguageModel, "hidden", counted)
+    return widths
+
+
 def questions(count: int, examples: int = 0, seed: int = 0) -> list[Sequence]:
     """Return `count` questions with four choices of several tokens each, behind the same examples."""
     random = np.random.default_rng(seed)
@@ -189,19 +206,51 @@ class TestStems:
         assert log_likelihoods(model, sequences, stop=Interruption(), report=Report(stream=io.StringIO())) == want
         assert max(widths) > 160
 
-    def test_what_stands_in_one_line_is_padded_once(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        model, sequences, widths = bare_model(tiny), random_sequences(20), list[int]()
-        hidden = LanguageModel.hidden
-
-        def counted(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
-            widths.append(batch.tokens.numel())
-            return hidden(self, batch, cache)
-
-        monkeypatch.setattr(LanguageModel, "hidden", counted)
+    def test_what_stands_in_one_line_is_padded_once(self, tiny: Path, laid_widths: list[int]) -> None:
+        model, sequences = bare_model(tiny), random_sequences(20)
         found(model, sequences)
         real = sum(max(stop for _, stop in each.spans) - 1 for each in sequences)
-        assert sum(widths[2:]) - real < stems.MULTIPLE  # behind two that try the model
+        assert sum(laid_widths[2:]) - real < stems.MULTIPLE  # behind two that try the model
         assert not model.attends_by_rows
+
+    def test_a_model_is_tried_once_with_its_adapter_and_once_without(self, tiny: Path, laid_widths: list[int]) -> None:
+        model, sequences = adapted_model(tiny), random_sequences(3)
+        found(model, sequences)
+        first = len(laid_widths)
+        found(model, sequences)
+        assert len(laid_widths) - first == first - 2
+        with model.peft.disable_adapter():
+            found(model, sequences)
+            found(model, sequences)
+        assert len(laid_widths) == 4 * (first - 2) + 4
+
+    def test_a_model_that_fails_by_rows_is_asked_line_by_line(
+        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, sequences, hidden = bare_model(tiny), questions(2), LanguageModel.hidden
+
+        def under_masks(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
+            if self.attends_by_rows:
+                raise TypeError("unexpected attention")
+            return hidden(self, batch, cache)
+
+        monkeypatch.setattr(LanguageModel, "hidden", under_masks)
+        for _ in range(2):
+            assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
+
+    def test_what_is_interrupted_while_attention_is_switched_is_taken_back(
+        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model, switch = bare_model(tiny), network.attend_by_rows
+
+        def interrupted(causal: Any) -> None:
+            switch(causal)
+            raise Interrupted("told to stop")
+
+        monkeypatch.setattr(network, "attend_by_rows", interrupted)
+        with pytest.raises(Interrupted):
+            found(model, questions(1))
+        assert model.attention == "sdpa"
 
     @pytest.mark.usefixtures("a_line_each")
     def test_many_branches_are_cut_when_memory_runs_out(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +317,21 @@ class TestStems:
             monkeypatch.setattr(type(model.cache()), "batch_select_indices", lambda *_: None)
             assert not stems.shares_stems(model, 70)
 
+    def test_batches_in_one_line_keep_to_their_tokens_when_a_stem_is_halved(self) -> None:
+        def branches(*lengths: int) -> tuple[stems.Branch, ...]:
+            return tuple(stems.Branch((1,) * length, (number,)) for number, length in enumerate(lengths))
+
+        uneven = stems.Stem((1,) * 10, branches(*[50] * 8, *[600] * 8))
+        made = batches_of([uneven, *[stems.Stem((), branches(320))] * 200])
+        assert max(map(tokens_of, made)) <= TOKENS_PER_BATCH["cpu"]
+        assert sum(map(tokens_of, made)) == 3 * 10 + 8 * 650 + 200 * 320
+
+    def test_a_stem_that_fills_a_batch_keeps_its_branches(self) -> None:
+        long = stems.Stem((1,) * 3900, tuple(stems.Branch((number,) * 100, (number,)) for number in range(4)))
+        short = stems.Stem((), (stems.Branch((1,) * 30, (4,)),))
+        assert list(map(tokens_of, batches_of([long, short]))) == [4300, 30]
+        assert [len(batch) for batch in batches_of([long, short], batch_size=2)] == [1, 1, 1]
+
     def test_every_sequence_is_in_one_branch_of_one_stem(self) -> None:
         random = np.random.default_rng(1)
         for _ in range(200):
@@ -287,6 +351,28 @@ class TestStems:
                         held[member] = stem.tokens + branch.tokens
             assert sorted(held) == list(range(len(inputs)))
             assert all(held[index][: len(tokens)] == tokens for index, tokens in enumerate(inputs))
+
+
+def tokens_of(batch: list[stems.Stem]) -> int:
+    return sum(len(each.tokens) for stem in batch for each in (stem, *stem.branches))
+
+
+def batches_of(made: list[stems.Stem], batch_size: int | None = None) -> list[list[stems.Stem]]:
+    """Return the batches that stems stand in where they stand in one line."""
+    return [
+        batch
+        for batch, _ in in_batches(
+            made,
+            lambda stem: stem.share,
+            lambda batch: None,
+            lines=lambda stem: len(stem.branches),
+            halves=stems.Stem.halves,
+            batch_size=batch_size,
+            where=CPU,
+            stop=Interruption(),
+            report=Report(),
+        )
+    ]
 
 
 def test_rows_are_answered_in_their_order_and_rounded(tiny: Path) -> None:
@@ -330,7 +416,7 @@ class TestMemory:
         told = [json.loads(line) for line in log.getvalue().splitlines()]
         assert [line["batch_size"] for line in told] == [8, 4]
 
-    @pytest.mark.usefixtures("a_line_each")
+    @pytest.mark.usefixtures("either_way")
     def test_one_sequence_that_does_not_fit_ends_it(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def none(self: LanguageModel, batch: Any) -> Any:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
@@ -338,6 +424,19 @@ class TestMemory:
         monkeypatch.setattr(LanguageModel, "hidden", none)
         with pytest.raises(OutOfMemory, match=r"a single sequence of .* raise the memory limit"):
             found(bare_model(tiny), random_sequences(8), 4)
+
+    def test_in_one_line_too(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        model, hidden = bare_model(tiny), LanguageModel.hidden
+
+        def short(self: LanguageModel, batch: Any) -> Any:
+            if batch.tokens.numel() > 5 * stems.MULTIPLE:  # the model is tried on as much
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return hidden(self, batch)
+
+        monkeypatch.setattr(LanguageModel, "hidden", short)
+        with pytest.raises(OutOfMemory, match=r"a single sequence of 199 tokens .* raise the memory limit"):
+            found(model, [sequence(list(range(3, 203)), (1, 200))])
+        assert not model.attends_by_rows
 
     def test_other_errors_stay_what_they_are(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(self: LanguageModel, batch: Any) -> Any:

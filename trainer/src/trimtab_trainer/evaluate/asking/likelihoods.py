@@ -120,9 +120,8 @@ def log_likelihoods(
             stems,
             lambda stem: stem.share if one_line else stem.longest,
             lambda batch: _batch(model, batch, sequences, one_line=one_line),
-            lines=lambda stem: len(
-                stem.branches
-            ),  # each holds a copy of the stem's keys and values, or attends to them
+            # Each branch holds a copy of the stem's keys and values, or attends to them.
+            lines=lambda stem: len(stem.branches),
             halves=Stem.halves,
             alike=lambda stem: 0 if one_line else len(stem.tokens),
             batch_size=batch_size,
