@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
 from trimtab_trainer.contract import QuantizationSettings, Reason
 from trimtab_trainer.contract.settings import QuantizationType
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
@@ -212,6 +213,42 @@ class TestStems:
         real = sum(max(stop for _, stop in each.spans) - 1 for each in sequences)
         assert sum(laid_widths[2:]) - real < stems.MULTIPLE  # behind two that try the model
         assert not model.attends_by_rows
+
+    @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+    def test_rotary_scaling_by_length_goes_by_each_sequence(self, tmp_path: Path, kind: str) -> None:
+        torch.manual_seed(0)
+        more = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 64}
+        config = LlamaConfig(
+            vocab_size=256,
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64 if kind == "dynamic" else 256,
+            rope_parameters={
+                "rope_type": kind,
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                **(more if kind == "longrope" else {}),
+            },
+            initializer_range=0.2,
+        )
+        model = LanguageModel(LlamaForCausalLM(config).eval(), torch.float32)
+        random = np.random.default_rng(0)
+        start = random.integers(3, 250, 140).tolist()
+        lengths = (140, 20, 64, 65, 66, 100, 40, 30, 120)
+        sequences = [sequence([*start[: length - 2], 5, length], (1, length)) for length in lengths]
+
+        def input_alone(each: Sequence) -> float:
+            with torch.no_grad():
+                model.text(input_ids=torch.tensor([[0]]))  # takes grown frequencies back
+                logits = model.causal(input_ids=torch.tensor([each.tokens[:-1]]), use_cache=False).logits[0].double()
+            rows = functional.log_softmax(logits, dim=-1)
+            return sum(float(rows[at - 1, each.tokens[at]]) for at in range(1, len(each.tokens)))
+
+        want = [input_alone(each) for each in sequences]
+        assert found(model, sequences) == pytest.approx(want, rel=1e-5)
+        assert found(model, sequences) == found(model, sequences, 1)
 
     def test_a_model_is_tried_once_with_its_adapter_and_once_without(self, tiny: Path, laid_widths: list[int]) -> None:
         model, sequences = adapted_model(tiny), random_sequences(3)

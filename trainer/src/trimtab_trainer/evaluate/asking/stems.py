@@ -143,7 +143,27 @@ def _attends_to_all(model: LanguageModel, longest: int) -> bool:
     window = getattr(config, "sliding_window", None)
     if model.position_axes != 1 or not layers <= ATTENTION or getattr(model.causal, "_is_stateful", False):
         return False
+    if turns_otherwise(model)(longest):
+        return False
     return window is None or longest <= window
+
+
+def turns_otherwise(model: LanguageModel) -> Callable[[int], bool]:
+    """Return what tells of a number of tokens whether a batch of them has rotary frequencies of its own.
+
+    That is so from the length on beyond which frequencies go by the longest of a batch, padding included.
+    """
+    config = model.causal.config.get_text_config()
+    found = getattr(config, "rope_parameters", None) or {}
+    limits = []
+    for each in (found, *found.values()):  # of all layers, or by their kinds
+        kind = str(each.get("rope_type", "")) if isinstance(each, dict) else ""
+        if kind == "longrope":
+            limits.append(int(each["original_max_position_embeddings"]))
+        elif "dynamic" in kind:
+            limits.append(int(config.max_position_embeddings))
+    limit = min(limits, default=None)
+    return lambda tokens: limit is not None and -(-tokens // MULTIPLE) * MULTIPLE >= limit
 
 
 def _probed(model: LanguageModel) -> tuple[tuple[int, ...], tuple[int, ...], torch.Tensor]:
@@ -185,9 +205,9 @@ def _computes_alike(model: LanguageModel) -> bool:
     return all(bool((whole[0] - each).norm() <= ALIKE[model.compute_type] * whole.norm()) for each in behind)
 
 
-def lay(sequences: list[tuple[int, ...]], where: torch.device, behind: int = 0) -> MicroBatch:
+def lay(sequences: list[tuple[int, ...]], where: torch.device, behind: int = 0, multiple: int = MULTIPLE) -> MicroBatch:
     """Return sequences as one batch, padded on the right to a multiple of 16; positions count from `behind`."""
-    width = -(-max(1, *(len(tokens) for tokens in sequences)) // MULTIPLE) * MULTIPLE
+    width = -(-max(1, *(len(tokens) for tokens in sequences)) // multiple) * multiple
     tokens = torch.zeros((len(sequences), width), dtype=torch.int64)
     for line, each in enumerate(sequences):
         tokens[line, : len(each)] = torch.tensor(each, dtype=torch.int64)
@@ -228,6 +248,14 @@ def stems_of(inputs: Sequence[tuple[int, ...]], *, shared: bool, multiple: int =
         found += [Stem(tokens, tuple(behind[at : at + MOST_BRANCHES])) for at in range(0, len(behind), MOST_BRANCHES)]
     # Back to the order of the sequences, so that which ones stand together in a batch is easy to tell.
     return sorted(found, key=lambda stem: stem.branches[0].members[0])
+
+
+def apart(inputs: Sequence[tuple[int, ...]]) -> list[Stem]:
+    """Return the same for models that answer otherwise for a longer input: none but equal ones are in one branch."""
+    members: dict[tuple[int, ...], list[int]] = {}
+    for index, tokens in enumerate(inputs):
+        members.setdefault(tokens, []).append(index)
+    return [Stem((), (Branch(tokens, tuple(each)),)) for tokens, each in members.items()]
 
 
 def _branches(inputs: Sequence[tuple[int, ...]]) -> list[Branch]:
