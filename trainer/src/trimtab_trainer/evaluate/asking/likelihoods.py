@@ -14,6 +14,9 @@ computed sequence by sequence.
 On accelerators, and in bfloat16, kernels are chosen by shape. There the same batches give the same numbers, but another
 batch size, or one halved for memory, gives others by rounding: measured 1e-4 of the value in bfloat16 on a processor.
 
+Some models turn positions by other frequencies where any of a batch lies beyond a length (rotary scaling `dynamic` and
+`longrope`). Sequences of that length and more go through them alone there, unpadded, and nothing is shared.
+
 Stored numbers are rounded to `DECIMALS` of a nat: finer digits are below the precision of float32 sums.
 """
 
@@ -35,7 +38,7 @@ from ...training.network.adapter import Adapted
 from ...training.network.model import LanguageModel
 from ..rows import EvaluationRow, RowScore, Sequence
 from .batching import in_batches
-from .stems import MULTIPLE, Stem, in_one_line, lay, lay_in_one_line, shares_stems, stems_of
+from .stems import MULTIPLE, Stem, apart, in_one_line, lay, lay_in_one_line, shares_stems, stems_of, turns_otherwise
 
 DECIMALS = 6
 """Digits behind the point of a stored log-likelihood."""
@@ -111,20 +114,28 @@ def log_likelihoods(
     # What a position predicts does not depend on its own last token, so the last one is never put in.
     inputs = [sequence.tokens[: max((stop for _, stop in sequence.spans), default=1) - 1] for sequence in sequences]
     longest = max(map(len, inputs), default=0)
+    turned = turns_otherwise(model)
+
+    def alike(stem: Stem) -> int:
+        if turned(stem.longest):
+            return -1 - stem.branches[0].members[0]  # alone
+        return 0 if one_line else len(stem.tokens)
+
     model.causal.eval()
     with stop.at_once(), torch.no_grad(), model.arithmetic(), in_one_line(model, longest) as one_line:
         stems = stems_of(inputs, shared=True, multiple=1 if one_line else MULTIPLE)
         if not one_line and any(stem.tokens for stem in stems) and not shares_stems(model, longest):
             stems = stems_of(inputs, shared=False)
+        if turned(longest):
+            stems = apart(inputs)
         for batch, sums in in_batches(
             stems,
             lambda stem: stem.share if one_line else stem.longest,
-            lambda batch: _batch(model, batch, sequences, one_line=one_line),
-            lines=lambda stem: len(
-                stem.branches
-            ),  # each holds a copy of the stem's keys and values, or attends to them
+            lambda batch: _batch(model, batch, sequences, one_line=one_line, alone=turned(batch[0].longest)),
+            # Each branch holds a copy of the stem's keys and values, or attends to them.
+            lines=lambda stem: len(stem.branches),
             halves=Stem.halves,
-            alike=lambda stem: 0 if one_line else len(stem.tokens),
+            alike=alike,
             batch_size=batch_size,
             where=model.device,
             stop=stop,
@@ -162,8 +173,13 @@ def _members(batch: list[Stem]) -> list[int]:
     return [index for stem in batch for branch in stem.branches for index in branch.members]
 
 
-def _batch(model: LanguageModel, batch: list[Stem], sequences: list[Sequence], *, one_line: bool) -> list[float]:
-    """Return the sums of all members of a batch, in order; its stems are equally long, or stand in one line."""
+def _batch(
+    model: LanguageModel, batch: list[Stem], sequences: list[Sequence], *, one_line: bool, alone: bool
+) -> list[float]:
+    """Return the sums of all members of a batch, in order; its stems are equally long, or stand in one line.
+
+    A sequence `alone` is one that `turns_otherwise`.
+    """
     branches = [branch for stem in batch for branch in stem.branches]
     lines: list[int] = []
     columns: list[int] = []
@@ -177,7 +193,12 @@ def _batch(model: LanguageModel, batch: list[Stem], sequences: list[Sequence], *
             targets += sequence.tokens[start:stop]
             owners += [number] * (stop - start)
     line, column, wanted = torch.tensor([lines, columns, targets], dtype=torch.int64).to(model.device)
-    states = (_states_in_one_line if one_line else _states)(model, batch, line, column)
+    if alone:
+        # Frequencies that grew with another sequence are kept until a short one comes.
+        model.hidden(lay([(0,)], model.device, multiple=1))
+        states = model.hidden(lay([branches[0].tokens], model.device, multiple=1))[line, column]
+    else:
+        states = (_states_in_one_line if one_line else _states)(model, batch, line, column)
     found = token_log_likelihoods(model, states, wanted)
     sums = torch.zeros(len(_members(batch)), dtype=torch.float64)
     return sums.index_add_(0, torch.tensor(owners, dtype=torch.int64), found.double().cpu()).tolist()

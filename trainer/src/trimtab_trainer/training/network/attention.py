@@ -113,7 +113,7 @@ def attention(
     if isinstance(layout, BranchLayout):
         if more:
             raise NotImplementedError("scores of branches that more than products make")
-        return by_branches(query, key, value, layout, scale=kwargs.get("scaling")), None
+        return by_branches(query, key, value, layout, window=window, scale=kwargs.get("scaling")), None
     if more:
         return plainly(module, query, key, value, layout.mask(window), **kwargs)
     dropout, scale = float(kwargs.get("dropout") or 0.0), kwargs.get("scaling")
@@ -207,7 +207,9 @@ def by_rows(
     return torch.cat(found, 1).view(query.shape[0], query.shape[2], query.shape[1], -1)
 
 
-def by_branches(query: Tensor, key: Tensor, value: Tensor, layout: BranchLayout, *, scale: float | None) -> Tensor:
+def by_branches(
+    query: Tensor, key: Tensor, value: Tensor, layout: BranchLayout, *, window: int | None, scale: float | None
+) -> Tensor:
     """Return attention [1, T, heads, head size], 0 at padding: of each stem, and of each branch to its stem and itself.
 
     Every call has the shape of one stem or branch, so what is computed for it does not depend on what lies beside it.
@@ -215,6 +217,7 @@ def by_branches(query: Tensor, key: Tensor, value: Tensor, layout: BranchLayout,
     Args:
         query: [1, heads, T, head size].
         key, value: [1, groups of heads, T, head size].
+        window: tokens that one attends to at most, itself among them; all before it if absent.
     """
     found = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
     grouped = query.shape[1] > key.shape[1]
@@ -224,8 +227,10 @@ def by_branches(query: Tensor, key: Tensor, value: Tensor, layout: BranchLayout,
         keys, values = key[:, :, start:end], value[:, :, start:end]
         if stem is not None:
             keys, values = torch.cat([stem[0], keys], 2), torch.cat([stem[1], values], 2)
-            ones = torch.ones(length, keys.shape[2], dtype=torch.bool, device=query.device)
-            near = ones.tril(keys.shape[2] - length)
+        seen = keys.shape[2]
+        if stem is not None or (window is not None and window < seen):
+            near = torch.ones(length, seen, dtype=torch.bool, device=query.device).tril(seen - length)
+            near = near if window is None else near.triu(seen - length - window + 1)
         part = functional.scaled_dot_product_attention(
             query[:, :, start:end],
             keys,
