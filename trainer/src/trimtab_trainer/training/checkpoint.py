@@ -165,6 +165,7 @@ class Checkpoints:
         self._failures = 0
         # What this attempt may delete (its own, and what it resumed past), and whether one can resume from it.
         self._mine: dict[str, bool] = {}
+        self._offered: set[str] = set()  # what was yielded to be resumed from
         self._whole: set[str] = set()  # what this attempt stored or verified
         self.newest_step: int | None = None
         """Step of the newest checkpoint known to be whole in storage."""
@@ -447,6 +448,7 @@ class Checkpoints:
             finally:
                 tidy(folder, self._report.warn)
             self._whole.add(name)
+            self._offered.add(name)
             state = self._with_best_at_hand(checkpoint.state, names[index:])
             self._mine = {
                 other: {MANIFEST, STATE_FILE} <= files
@@ -459,7 +461,7 @@ class Checkpoints:
 
     def forget(self) -> None:
         """Take none of those that were found for one to resume from: they are deleted once something newer is whole."""
-        self._mine = dict.fromkeys(self._mine, False)
+        self._mine = dict.fromkeys(self._mine.keys() | self._offered, False)
         self.newest_step = None
 
     def _with_best_at_hand(self, state: TrainingState, names: list[str]) -> TrainingState:
