@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from trimtab_trainer.contract import EarlyStopping, Reason
 from trimtab_trainer.errors import DataInvalid, OutOfMemory, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
+from trimtab_trainer.storage import FileEntry
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.loop import Trainer, smaller_micro_batch
 from trimtab_trainer.training.machine.exhausted import is_out_of_memory
@@ -259,6 +261,35 @@ def test_weights_that_are_not_finite_are_in_no_checkpoint(tiny: Path, tmp_path: 
     assert steps_kept(run) == [1]
 
 
+def test_a_checkpoint_that_waits_outlives_weights_that_are_not_finite(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny, tmp_path, run_config(tmp_path, checkpoint={"everySteps": 1}), unpacked(random_rows(8)))
+    begun, released = threading.Event(), threading.Event()
+    upload, step = run.checkpoints.store.upload, run.optimizer.step
+
+    def slow(source: Path, path: str) -> FileEntry:
+        begun.set()
+        assert released.wait(60)
+        return upload(source, path)
+
+    def overflowing(*arguments: Any) -> Any:
+        done = step(*arguments)
+        if run.state.step == 1:
+            assert begun.wait(60)
+        if run.state.step == 2:
+            spoil(run)
+        return done
+
+    monkeypatch.setattr(run.checkpoints.store, "upload", slow)
+    run.optimizer.step = overflowing  # type: ignore[method-assign, assignment]
+    with pytest.raises(SettingsInvalid, match=r"not finite after step 3 \("):
+        run.run()
+    released.set()
+    run.checkpoints.settle()
+    assert steps_kept(run) == [2, 1]
+
+
 class TestMemory:
     """Too little memory halves the micro-batch, then recomputes activations, then ends with a name."""
 
@@ -293,6 +324,36 @@ class TestMemory:
         self.starve(run, fits=1, kept=False)
         assert run.run().step == 4
         assert run.model.recomputed == 1
+
+    def test_a_copy_that_does_not_fit_beside_a_step_is_made_after_it(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = trainer(tiny, tmp_path, run_config(tmp_path, checkpoint={"everySteps": 2}), unpacked(random_rows(8)))
+        copied = run.model.trained_tensors
+
+        def starved(*, copy: bool = True) -> dict[str, torch.Tensor]:
+            if threading.current_thread() is not threading.main_thread():
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+            return copied(copy=copy)
+
+        monkeypatch.setattr(run.model, "trained_tensors", starved)
+        run.run()
+        assert steps_kept(run) == [4, 2]
+
+    def test_a_copy_that_does_not_fit_at_all_ends_the_run(
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run = trainer(tiny, tmp_path, run_config(tmp_path, checkpoint={"everySteps": 2}), unpacked(random_rows(8)))
+        tries = []
+
+        def starved(*, copy: bool = True) -> dict[str, torch.Tensor]:
+            tries.append(copy)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+        monkeypatch.setattr(run.model, "trained_tensors", starved)
+        with pytest.raises(torch.OutOfMemoryError):
+            run.run()
+        assert (len(tries), run.state.step) == (2, 2)
 
     def test_an_evaluation_halves_its_batches_too(self, tiny: Path, tmp_path: Path) -> None:
         run = trainer(tiny, tmp_path, run_config(tmp_path), unpacked(random_rows(4)))

@@ -16,6 +16,7 @@ from trimtab_trainer.training.loop import Trainer
 from trimtab_trainer.training.state import Best
 
 from .runs import adapted, random_rows, run_config, trainer, unpacked
+from .stage import stage_run
 from .test_loop import losses, same, weights
 
 OPTIMIZERS = ["AdamW", "AdamW8bit", "PagedAdamW8bit", "SGD"]
@@ -168,6 +169,53 @@ def test_a_checkpoint_is_copied_while_the_next_step_computes_and_before_it_moves
     steps = {checkpoint.state.step: checkpoint.weights for checkpoint in run.checkpoints.newest_first()}
     assert same(steps[4], kept)
     assert not same(steps[8], kept)
+
+
+def test_who_is_told_to_stop_while_a_copy_is_made_does_no_other_step(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(tiny, tmp_path, settings(tmp_path, "AdamW", 8), unpacked(random_rows(10)))
+    made, steps = run.checkpoints.made, list[int]()
+
+    def told() -> None:
+        made()
+        if steps[-1:] == [4]:  # it was begun
+            run.stop.request()
+        steps.append(run.state.step)
+
+    monkeypatch.setattr(run.checkpoints, "made", told)
+    with pytest.raises(Interrupted):
+        run.run()
+    assert run.state.step == 4
+    assert [checkpoint.state.step for checkpoint in run.checkpoints.newest_first()] == [4]
+
+
+def test_checkpoints_that_are_not_of_this_run_make_way_for_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, whole = stage_run(tmp_path), Trainer.step
+
+    def stopped_after(steps: int, attempt: int) -> None:
+        def step(trainer: Trainer) -> None:
+            whole(trainer)
+            if trainer.state.step == steps:
+                trainer.stop.request()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "step", step)
+            with pytest.raises(Interrupted):
+                run.train(attempt)
+
+    def refused(*_: Any) -> None:
+        raise ValueError("its tensors are named otherwise")
+
+    stopped_after(5, attempt=0)
+    assert "step-000005-00000000-0" in run.checkpoints()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "resume", refused)
+        stopped_after(2, attempt=1)
+    assert run.checkpoints() == ["step-000002-00000000-1"]
+    assert run.train(attempt=2)[1].resumed_from_step == 2
 
 
 def test_a_checkpoint_that_storage_refused_is_tried_again_when_the_run_is_told_to_stop(

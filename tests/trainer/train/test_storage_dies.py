@@ -55,7 +55,9 @@ TROUBLES = (
 PATIENCE = 5
 """Seconds after which an answer is too late: what else an attempt asks is answered by then on a busy machine too."""
 RESULT = "PUT /runs/*/RESULT.json"
-SECOND_CHECKPOINT = "PUT /runs/*/checkpoints/step-000004-00000000-1/MANIFEST.json"
+FIRST_CHECKPOINT = "PUT /runs/*/checkpoints/step-000002-00000000-1/MANIFEST.json"
+SECOND_CHECKPOINT = FIRST_CHECKPOINT.replace("000002", "000004")
+BEGIN = Checkpoints.begin
 
 
 class Trouble:
@@ -228,10 +230,9 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     Answers for people are short, which no operation depends on: they take half of the time of a life.
     """
     monkeypatch.setattr(answers, "MOST_TOKENS", answers.FEWEST_TOKENS)
-    begin = Checkpoints.begin
 
     def begun(self: Checkpoints, *arguments: Any) -> None:
-        begin(self, *arguments)
+        BEGIN(self, *arguments)
         self.settle()
 
     monkeypatch.setattr(Checkpoints, "begin", begun)
@@ -294,6 +295,15 @@ def test_no_operation_loses_a_run(scene: Callable[..., Scene], method: str, begu
 def test_storage_that_is_slow_all_the_time_leaves_no_trace(scene: Callable[..., Scene], method: str) -> None:
     made = scene(method)
     check_same(made, made.live(Trouble("is slow")), "is slow")
+
+
+def test_a_death_while_a_checkpoint_is_stored_beside_a_step_loses_nothing(
+    scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = scene("SFT")
+    monkeypatch.setattr(Checkpoints, "begin", BEGIN)
+    number = made.operations.index(FIRST_CHECKPOINT) + 1
+    check_same(made, made.live(Trouble("killed", number)), "killed beside a step")
 
 
 def check_same(made: Scene, store: Store, case: str, *, but: str = "") -> None:

@@ -79,8 +79,10 @@ class S3Store(Store):
                 answer = client.get_object(Bucket=self._bucket, Key=key, Range=f"bytes={offset}-")
             else:
                 answer = client.get_object(Bucket=self._bucket, Key=key)
-            # 206 is a part; with 200 a gateway that knows no ranges begins from the first byte.
-            begin = offset if answer["ResponseMetadata"]["HTTPStatusCode"] == 206 else 0
+            # 206 is a part, and so is what says which one it is; with 200 a gateway that knows no ranges begins from
+            # the first byte.
+            part = answer["ResponseMetadata"]["HTTPStatusCode"] == 206 or answer.get("ContentRange")
+            begin = offset if part else 0
             length = answer.get("ContentLength")  # absent where a gateway sends in pieces
             return answer["Body"], answer.get("ETag", ""), begin, None if length is None else begin + length
 

@@ -52,6 +52,7 @@ from ..storage import (
     upload_folder,
 )
 from ..storage.layout import checkpoints_prefix
+from .machine.exhausted import is_out_of_memory
 from .parts import ADAPTER, is_weights, load_parts, save_parts, weights_in
 from .state import Best, TrainingState
 
@@ -156,6 +157,7 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
         self._maker = ThreadPoolExecutor(1, "checkpoint-copy")
         self._making: Future[None] | None = None
+        self._unmade: Callable[[], Checkpoint | None] | None = None  # for which there was no memory
         self._busy = False
         self._waiting: _Due | None = None
         self._best_given_way: tuple[int, dict[str, Tensor], str] | None = None
@@ -163,6 +165,7 @@ class Checkpoints:
         self._failures = 0
         # What this attempt may delete (its own, and what it resumed past), and whether one can resume from it.
         self._mine: dict[str, bool] = {}
+        self._offered: set[str] = set()  # what was yielded to be resumed from
         self._whole: set[str] = set()  # what this attempt stored or verified
         self.newest_step: int | None = None
         """Step of the newest checkpoint known to be whole in storage."""
@@ -179,16 +182,23 @@ class Checkpoints:
         Whoever is about to change that calls `made` first.
 
         Args:
-            make: copies tensors; returns None where there is nothing to save.
+            make: copies tensors; returns None where there is nothing to save. It calls `give_way` as soon as it knows
+                that there is. Where memory runs out it is called again by `made`.
 
         Raises:
             Exception: as of `made`, of the one before.
         """
         self.made()
-        self.give_way()
 
         def saved() -> None:
-            checkpoint = make()
+            try:
+                checkpoint = make()
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._report.warn("no memory for a checkpoint beside a step, which waits for it now", error=str(error))
+                self._unmade = make
+                return
             if checkpoint is not None:
                 self.save(checkpoint)
 
@@ -197,12 +207,17 @@ class Checkpoints:
     def made(self) -> None:
         """Wait until what was begun is a copy of its own.
 
+        Memory that ran out beside a step may be there after it: then it is made here.
+
         Raises:
             Exception: what `make` raised, or `save`.
         """
         making, self._making = self._making, None
         if making is not None:
             making.result()
+        make, self._unmade = self._unmade, None
+        if make is not None and (checkpoint := make()) is not None:
+            self.save(checkpoint)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Have a checkpoint written by a thread, on disk and then in storage, in the order in which they are saved.
@@ -261,8 +276,10 @@ class Checkpoints:
             TrainerError: it could not be stored; a passing failure only with `everything`, or when it keeps on.
             Exception: as of `made`.
         """
-        self.settle()
-        self.made()
+        try:
+            self.made()
+        finally:
+            self.settle()
         self._raise(everything)
 
     def settle(self) -> None:
@@ -431,6 +448,7 @@ class Checkpoints:
             finally:
                 tidy(folder, self._report.warn)
             self._whole.add(name)
+            self._offered.add(name)
             state = self._with_best_at_hand(checkpoint.state, names[index:])
             self._mine = {
                 other: {MANIFEST, STATE_FILE} <= files
@@ -440,6 +458,11 @@ class Checkpoints:
             self.newest_step = state.step
             self._board.checkpointed(state.step)
             yield replace(checkpoint, state=state)
+
+    def forget(self) -> None:
+        """Take none of those that were found for one to resume from: they are deleted once something newer is whole."""
+        self._mine = dict.fromkeys(self._mine.keys() | self._offered, False)
+        self.newest_step = None
 
     def _with_best_at_hand(self, state: TrainingState, names: list[str]) -> TrainingState:
         """Return the state with a best whose weights are at hand: its own, or the best of what these names hold."""

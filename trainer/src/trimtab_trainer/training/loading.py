@@ -249,6 +249,7 @@ class Loading:
                 continue
             self.report("resumed", step=step, total_steps=trainer.total_steps)
             return step
+        self.checkpoints.forget()
         return None
 
     @property

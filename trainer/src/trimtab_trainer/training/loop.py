@@ -37,7 +37,7 @@ from .idle import Idle
 from .machine.energy import EnergyMeter
 from .machine.exhausted import is_out_of_memory
 from .machine.hardware import memory_peak
-from .machine.transfer import beside
+from .machine.transfer import Beside
 from .methods.figures import PreferenceSums, figures_of, told
 from .methods.objective import StepLoss, added, objective_of
 from .network.trained import Trained
@@ -117,6 +117,7 @@ class Trainer:
         alone = self.world.size == self.world.local_size
         self.energy = EnergyMeter.of(model.device, self.world.size) if alone else EnergyMeter(None)
         self.idle = Idle()
+        self._beside = Beside(model.device)
         self._checked_gradients = False
         self._saved_step: int | None = 0  # step whose weights are in a checkpoint (0: nothing to save)
         self._reported = 0.0
@@ -190,7 +191,11 @@ class Trainer:
                     reason = str(error).partition("\n")[0]
             with self.idle.saving():
                 self.checkpoints.made()  # before anything that is copied changes, and before the loss of bad weights
-            if self.world.any(reason is not None):
+            short, told = self.world.sum([reason is not None, self.stop.requested])
+            if told:  # while the copy was waited for: the step that it is of is the last one
+                self.stop.request()
+                self.stop.check()
+            if short:
                 self.shrink(reason or "in another process")
                 continue
             result = self.combine(share)
@@ -438,7 +443,7 @@ class Trainer:
             return
         self.board.update(activity="Checkpointing")
         with self.idle.saving():
-            self.checkpoints.begin(partial(self._checkpoint, self.state, beside(self.model.device)))
+            self.checkpoints.begin(partial(self._checkpoint, self.state, self._beside.now()))
         self._saved_step = self.state.step
 
     def _checkpoint(self, state: TrainingState, queue: AbstractContextManager[None]) -> Checkpoint | None:
@@ -455,6 +460,7 @@ class Trainer:
                 )
             if not self.world.leads:
                 return None
+            self.checkpoints.give_way()  # before memory is taken, and not before it is known that this one is good
             tensors, numbers = optimizer_state(self.optimizer, self.model.parameters)
             return Checkpoint(
                 state=state,
@@ -467,11 +473,13 @@ class Trainer:
 
     def save_what_is_new(self) -> None:
         """Before an early end: put everything done so far into a checkpoint that is whole in storage."""
+        self.checkpoints.made()
         if self._saved_step == self.state.step:
             self.checkpoints.settle()
             if self.state.step != (self.checkpoints.newest_step or 0):
                 self._saved_step = None  # its upload failed and was tolerated; now is the last chance
         self.save()
+        self.checkpoints.made()  # so that the one that waits gives way to it, and takes no time
         self.checkpoints.wait(everything=True)
 
     def resume(self, checkpoint: Checkpoint) -> None:

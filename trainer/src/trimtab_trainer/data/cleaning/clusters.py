@@ -47,14 +47,15 @@ def group_key(row: Row) -> bytes:
 
 
 def group_keys(row: Row) -> tuple[bytes, ...]:
-    """Return all hashes by which a row's group is known: `group_key`, and that of the group as it is written.
+    """Return all hashes by which a row's group is known: `group_key`, and those of before.
 
-    The latter is in the lists of clusters of adapters that were trained before groups were made plain. None without
-    a group.
+    The latter are in the lists of clusters of adapters that were trained before groups were made plain, which have them
+    composed and with what nobody sees, or as they are written. None without a group.
     """
     if row.group is None:
         return ()
-    return tuple(dict.fromkeys((group_key(row), _group_digest(row.group))))
+    composed = unicodedata.normalize("NFC", row.group).strip()
+    return tuple(dict.fromkeys((group_key(row), _group_digest(composed), _group_digest(row.group))))
 
 
 def _answer_digest(text: str) -> bytes:

@@ -108,6 +108,9 @@ class Endpoint:
     ) -> None:
         """Ask every question, and tell of each with its reply as it comes.
 
+        An answer whose head drips is final at the first one, as its thread cannot be freed of it; whatever else comes
+        too late is asked again.
+
         Raises:
             Interrupted: told to stop.
             JudgeFailed: JUDGE_UNREACHABLE, JUDGE_OVERLOADED.

@@ -16,13 +16,20 @@ def sent(array: npt.NDArray[Any], where: torch.device) -> Tensor:
     return tensor.pin_memory().to(where, non_blocking=True) if where.type == "cuda" else tensor.to(where)
 
 
-def beside(where: torch.device) -> AbstractContextManager[None]:
-    """Return the context of a thread that reads what the calling one has asked of an accelerator so far.
+class Beside:
+    """A queue of an accelerator beside that in which a thread computes.
 
     Without it an accelerator does what both ask in turn, so that a copy waits for what is computed, and that for it.
+    Memory is kept by queue, so whoever copies time and again keeps one.
     """
-    if where.type != "cuda":
-        return nullcontext()
-    stream = torch.cuda.Stream(where)
-    stream.wait_stream(torch.cuda.current_stream(where))
-    return torch.cuda.stream(stream)
+
+    def __init__(self, where: torch.device) -> None:
+        self._where = where
+        self._stream = torch.cuda.Stream(where) if where.type == "cuda" else None
+
+    def now(self) -> AbstractContextManager[None]:
+        """Return the context of a thread that reads what the calling one has asked of the accelerator so far."""
+        if self._stream is None:
+            return nullcontext()
+        self._stream.wait_stream(torch.cuda.current_stream(self._where))
+        return torch.cuda.stream(self._stream)
