@@ -28,7 +28,7 @@ def key(name: str) -> Key:
     return Key("AdapterRollout", NAMESPACE, name)
 
 
-def document(name: str, number: int = 1, *, moves: bool = False, retired: bool = False) -> Document:
+def document(name: str, number: int = 1, *, leaves: bool = False, retired: bool = False) -> Document:
     share = Share.model_validate(
         {
             "namespace": NAMESPACE,
@@ -40,7 +40,7 @@ def document(name: str, number: int = 1, *, moves: bool = False, retired: bool =
             "retired": retired,
         }
     )
-    return Document("vllm-1", UID, "127.0.0.1", share, moves)
+    return Document("vllm-1", UID, "127.0.0.1", share, leaves, leaves)
 
 
 class FakeAgents:
@@ -178,10 +178,10 @@ async def test_what_waits_is_held_once_for_all_requests_it_takes(world: World, m
     assert asyncio.get_running_loop().time() - began < 3
 
 
-async def test_a_document_that_moves_requests_waits_for_no_others(world: World) -> None:
+async def test_a_document_by_which_requests_leave_waits_for_no_others(world: World) -> None:
     world.store("a", "b")
     world.busy = True
-    await world.send(document("a"), document("b", moves=True))
+    await world.send(document("a"), document("b", leaves=True))
     await until(lambda: world.agents.requests == [["a", "b"]], seconds=1)
 
 

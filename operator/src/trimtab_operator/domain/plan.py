@@ -161,13 +161,17 @@ OF_THEMSELVES = (NextPoints, Importance)
 
 @dataclass(frozen=True)
 class Document:
-    """A share for one pod, to be signed and sent. `moves`: requests go elsewhere by it."""
+    """A share for one pod, to be signed and sent.
+
+    `moves`: requests go elsewhere by it, `leaves`: also those that something answers until then.
+    """
 
     pod: str
     uid: str
     address: str
     share: Share
     moves: bool = False
+    leaves: bool = False
 
 
 @dataclass(frozen=True)

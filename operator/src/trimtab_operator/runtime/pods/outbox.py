@@ -1,9 +1,9 @@
 """What is to be sent to one pod: a request at a time, with everything in it that waits when it begins.
 
 A pod is served by many rollouts, and a request costs both sides more than what is in it. So while rounds about others
-of its namespace are about to come, documents wait a moment for theirs, except those by which requests move: these were
-decided on by what the pod just said. Nothing waits behind a request that hangs: such documents were decided on when the
-pod still answered, so their rollouts are decided on again.
+of its namespace are about to come, documents wait a moment for theirs, except those by which requests leave what
+answers them: these were decided on by what the pod just said. Nothing waits behind a request that hangs: such documents
+were decided on when the pod still answered, so their rollouts are decided on again.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Outbox:
         now = asyncio.get_running_loop().time
         while self._held() and 0 < len(self._waiting) < DOCUMENTS_AT_ONCE:
             left = min(self._since.values()) + HELD_SECONDS - now()
-            if left <= 0 or any(document.moves for document in self._waiting.values()):
+            if left <= 0 or any(document.leaves for document in self._waiting.values()):
                 break
             await asyncio.sleep(min(left, LOOK_SECONDS))
 

@@ -67,10 +67,12 @@ def documents(
         if unwanted or differs(pod, share):
             before = pod.share(share.rollout)
             aliases = before.aliases if before is not None else {}
-            moves = any(positive(aliases.get(each, {})) != dict(share.aliases[each]) for each in share.aliases)
+            answering = {each: positive(aliases.get(each, {})) for each in share.aliases}
+            moved = [each for each in share.aliases if answering[each] != dict(share.aliases[each])]
             if is_pending(pod, share) and pod.pending is not None:
                 share = pod.pending
-            found.append(Document(pod.name, pod.uid, pod.address, share, moves))
+            leaves = any(answering[each] for each in moved)
+            found.append(Document(pod.name, pod.uid, pod.address, share, bool(moved), leaves))
     return tuple(found)
 
 
@@ -132,7 +134,7 @@ def retired(rollout: str, namespace: str, pods: tuple[ServingPod, ...], sequence
             adapter_name=name,
             retired=True,
         )
-        found.append(Document(pod.name, pod.uid, pod.address, wants_nothing, bool(share.aliases)))
+        found.append(Document(pod.name, pod.uid, pod.address, wants_nothing, bool(share.aliases), bool(share.aliases)))
     return tuple(found)
 
 
