@@ -101,13 +101,12 @@ class Server:
         try:
             return DocumentAnswer(share=self._take(read_share(document)))
         except Refused as error:
-            DOCUMENTS.labels(error.reason).inc()
-            return DocumentAnswer(refused=RefusalAnswer(reason=error.reason, message=error.message))
+            refused = error
         except Exception as error:  # counted, logged and told: the others of the request are taken all the same
-            DOCUMENTS.labels("Internal").inc()
             log.exception("document not taken")
-            message = f"the agent failed by it: {type(error).__name__}: {error}"
-            return DocumentAnswer(refused=RefusalAnswer(reason="Internal", message=message))
+            refused = Refused(500, "Internal", f"the agent failed by it: {type(error).__name__}: {error}")
+        DOCUMENTS.labels(refused.reason).inc()
+        return DocumentAnswer(refused=RefusalAnswer(reason=refused.reason, message=refused.message))
 
     def _take(self, share: Share) -> ShareAnswer:
         taken = self._agent.accept(share)
