@@ -57,9 +57,7 @@ def test_branches_keep_to_a_window(window: int | None) -> None:
     made = by_branches(query, key, value, BranchLayout(((12, (5, 8)), (0, (7,)))), window=window, scale=None)
     for line in ([*range(12), *range(12, 17)], [*range(12), *range(17, 25)], [*range(25, 32)]):
         whole = by_rows(
-            query[:, :, line],
-            key[:, :, line],
-            value[:, :, line],
+            *(each[:, :, line] for each in (query, key, value)),
             RowLayout(((len(line),),), torch.tensor([0, len(line)], dtype=torch.int32)),
             window=window,
             scale=None,
