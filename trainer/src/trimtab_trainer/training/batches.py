@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from .machine.transfer import sent
-from .network.rows import BranchLayout, RowLayout, row_layout
+from .network.rows import RowLayout, row_layout
 
 IGNORED = -100
 """Target of a position that has no loss; the value that torch's cross-entropy ignores."""
@@ -58,7 +58,7 @@ class MicroBatch:
     real_tokens: int
     supervised_tokens: int
     weights: Tensor | None = None
-    rows: RowLayout | BranchLayout | None = None
+    rows: RowLayout | None = None
     chosen: Tensor | None = None
 
 

@@ -6,7 +6,6 @@ attempt that goes on elsewhere forms the same batches.
 
 from __future__ import annotations
 
-from bisect import insort_left
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
@@ -55,8 +54,7 @@ def in_batches(
         length: tokens of a line of an item, of which the memory depends.
         work: takes a batch; its results must not depend on how items are batched.
         lines: that an item takes in a batch.
-        halves: cuts an item of several lines that is too large. For its tokens alone it is not where most of them would
-            be computed twice (see `_worth_halving`).
+        halves: cuts an item of several lines that is too large.
         alike: what the items of a batch have to have in common.
         batch_size: lines of a batch; as many as make a few thousand tokens if absent.
         where: the device that computes.
@@ -66,26 +64,17 @@ def in_batches(
     Raises:
         OutOfMemory: one line alone does not fit.
     """
-
-    def place(item: Item) -> tuple[int, int]:
-        return alike(item), -length(item)
-
-    order = sorted(items, key=place)
+    order = sorted(items, key=lambda item: (alike(item), -length(item)))
     start, parts = 0, 1
     while start < len(order):
         stop.check()
         longest = length(order[start])
         wanted = batch_size or max(1, TOKENS_PER_BATCH[where.type] // max(longest, 1))
         size = max(1, wanted // parts)
-        end, taken = start, 0
         if lines(order[start]) > size:
-            parted = halves(order[start])
-            if batch_size or parts > 1 or _worth_halving(order[start], parted, lambda item: length(item) * lines(item)):
-                del order[start]
-                for half in reversed(parted):  # where they belong: what comes first has the longest lines
-                    insort_left(order, half, lo=start, key=place)
-                continue
-            end, taken = start + 1, lines(order[start])
+            order[start : start + 1] = halves(order[start])
+            continue
+        end, taken = start, 0
         common = alike(order[start])
         while end < len(order) and alike(order[end]) == common and taken + lines(order[end]) <= size:
             taken += lines(order[end])
@@ -97,24 +86,10 @@ def in_batches(
             start = end
             continue
         if taken == 1:
-            raise too_long(longest, answer.reason)
+            raise OutOfMemory(
+                f"a single sequence of {longest} tokens does not fit into memory ({answer.reason}); raise the memory "
+                "limit, or give the task shorter rows or a smaller maxNewTokens"
+            )
         while max(1, wanted // parts) > taken // 2:
             parts *= 2
         report("memory ran out, batch halved", batch_size=max(1, wanted // parts), reason=answer.reason)
-
-
-def too_long(tokens: int, reason: str) -> OutOfMemory:
-    """Return the error that ends an evaluation: a sequence of so many tokens does not fit, alone."""
-    return OutOfMemory(
-        f"a single sequence of {tokens} tokens does not fit into memory ({reason}); raise the memory limit, or give "
-        "the task shorter rows or a smaller maxNewTokens"
-    )
-
-
-def _worth_halving(item: Item, parted: tuple[Item, ...], tokens: Callable[[Item], int]) -> bool:
-    """Tell whether halves together have half as many tokens again at most.
-
-    Else most are a stem's, which each half computes anew: down to single lines that is several times the work. Such an
-    item has less than twice the tokens of its stem, so than twice those of a single line.
-    """
-    return 2 * sum(map(tokens, parted)) <= 3 * tokens(item)

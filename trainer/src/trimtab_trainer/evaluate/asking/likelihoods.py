@@ -8,14 +8,10 @@ Without the last, larger models differ in the last digits: measured up to 7e-8 o
 of experts may too: how many tokens an expert is given depends on what stands beside them.
 
 What many sequences begin with (`stems`) goes through the model once. Which ones share is decided over all of them, so
-it does not depend on batches either. On a processor all of a batch stands in one line, padded once, and attention is
-computed sequence by sequence.
+it does not depend on batches either.
 
 On accelerators, and in bfloat16, kernels are chosen by shape. There the same batches give the same numbers, but another
 batch size, or one halved for memory, gives others by rounding: measured 1e-4 of the value in bfloat16 on a processor.
-
-Some models turn positions by other frequencies where any of a batch lies beyond a length (rotary scaling `dynamic` and
-`longrope`). Sequences of that length and more go through them alone there, unpadded, and nothing is shared.
 
 Stored numbers are rounded to `DECIMALS` of a nat: finer digits are below the precision of float32 sums.
 """
@@ -38,7 +34,7 @@ from ...training.network.adapter import Adapted
 from ...training.network.model import LanguageModel
 from ..rows import EvaluationRow, RowScore, Sequence
 from .batching import in_batches
-from .stems import MULTIPLE, Stem, apart, in_one_line, lay, lay_in_one_line, shares_stems, stems_of, turns_otherwise
+from .stems import MULTIPLE, Stem, lay, shares_stems, stems_of
 
 DECIMALS = 6
 """Digits behind the point of a stored log-likelihood."""
@@ -113,29 +109,18 @@ def log_likelihoods(
     results = [math.nan] * len(sequences)
     # What a position predicts does not depend on its own last token, so the last one is never put in.
     inputs = [sequence.tokens[: max((stop for _, stop in sequence.spans), default=1) - 1] for sequence in sequences]
-    longest = max(map(len, inputs), default=0)
-    turned = turns_otherwise(model)
-
-    def alike(stem: Stem) -> int:
-        if turned(stem.longest):
-            return -1 - stem.branches[0].members[0]  # alone
-        return 0 if one_line else len(stem.tokens)
-
+    stems = stems_of(inputs, shared=True)
     model.causal.eval()
-    with stop.at_once(), torch.no_grad(), model.arithmetic(), in_one_line(model, longest) as one_line:
-        stems = stems_of(inputs, shared=True, multiple=1 if one_line else MULTIPLE)
-        if not one_line and any(stem.tokens for stem in stems) and not shares_stems(model, longest):
+    with stop.at_once(), torch.no_grad(), model.arithmetic():
+        if any(stem.tokens for stem in stems) and not shares_stems(model, max(map(len, inputs))):
             stems = stems_of(inputs, shared=False)
-        if turned(longest):
-            stems = apart(inputs)
         for batch, sums in in_batches(
             stems,
-            lambda stem: stem.share if one_line else stem.longest,
-            lambda batch: _batch(model, batch, sequences, one_line=one_line, alone=turned(batch[0].longest)),
-            # Each branch holds a copy of the stem's keys and values, or attends to them.
-            lines=lambda stem: len(stem.branches),
+            lambda stem: stem.longest,
+            lambda batch: _batch(model, batch, sequences),
+            lines=lambda stem: len(stem.branches),  # each holds a copy of the stem's keys and values
             halves=Stem.halves,
-            alike=alike,
+            alike=lambda stem: len(stem.tokens),
             batch_size=batch_size,
             where=model.device,
             stop=stop,
@@ -173,13 +158,10 @@ def _members(batch: list[Stem]) -> list[int]:
     return [index for stem in batch for branch in stem.branches for index in branch.members]
 
 
-def _batch(
-    model: LanguageModel, batch: list[Stem], sequences: list[Sequence], *, one_line: bool, alone: bool
-) -> list[float]:
-    """Return the sums of all members of a batch, in order; its stems are equally long, or stand in one line.
-
-    A sequence `alone` is one that `turns_otherwise`.
-    """
+def _batch(model: LanguageModel, batch: list[Stem], sequences: list[Sequence]) -> list[float]:
+    """Return the sums of all members of a batch, in order; its stems are equally long."""
+    length = len(batch[0].tokens)
+    owner = [number for number, stem in enumerate(batch) for _ in stem.branches]
     branches = [branch for stem in batch for branch in stem.branches]
     lines: list[int] = []
     columns: list[int] = []
@@ -193,49 +175,21 @@ def _batch(
             targets += sequence.tokens[start:stop]
             owners += [number] * (stop - start)
     line, column, wanted = torch.tensor([lines, columns, targets], dtype=torch.int64).to(model.device)
-    if alone:
-        # Frequencies that grew with another sequence are kept until a short one comes.
-        model.hidden(lay([(0,)], model.device, multiple=1))
-        states = model.hidden(lay([branches[0].tokens], model.device, multiple=1))[line, column]
+    laid = lay([branch.tokens for branch in branches], model.device, behind=length)
+    if length:
+        of_line = torch.tensor(owner, dtype=torch.int64, device=model.device)
+        cache = model.cache()
+        before = model.hidden(lay([stem.tokens for stem in batch], model.device), cache)
+        cache.batch_select_indices(of_line)
+        hidden = model.hidden(laid, cache)
+        states = hidden[line, (column - length).clamp(min=0)]
+        in_stem = column < length
+        states[in_stem] = before[of_line[line[in_stem]], column[in_stem]]
     else:
-        states = (_states_in_one_line if one_line else _states)(model, batch, line, column)
+        states = model.hidden(laid)[line, column]
     found = token_log_likelihoods(model, states, wanted)
     sums = torch.zeros(len(_members(batch)), dtype=torch.float64)
     return sums.index_add_(0, torch.tensor(owners, dtype=torch.int64), found.double().cpu()).tolist()
-
-
-def _states_in_one_line(model: LanguageModel, batch: list[Stem], line: Tensor, column: Tensor) -> Tensor:
-    """Return the hidden states [n, H] of tokens by branch and column, int64 [n]."""
-    stems, begins, lengths, place = [], [], [], 0
-    for stem in batch:
-        at, place = place, place + len(stem.tokens)
-        for branch in stem.branches:
-            stems.append(at)
-            begins.append(place - len(stem.tokens))
-            lengths.append(len(stem.tokens))
-            place += len(branch.tokens)
-    stem_at, begin, length = torch.tensor([stems, begins, lengths], dtype=torch.int64).to(model.device)
-    hidden = model.hidden(lay_in_one_line(batch, model.device))[0]
-    return hidden[torch.where(column < length[line], stem_at[line], begin[line]) + column]
-
-
-def _states(model: LanguageModel, batch: list[Stem], line: Tensor, column: Tensor) -> Tensor:
-    """Return the same where each branch has a line, behind the keys and values of its stem."""
-    length = len(batch[0].tokens)
-    branches = [branch for stem in batch for branch in stem.branches]
-    laid = lay([branch.tokens for branch in branches], model.device, behind=length)
-    if not length:
-        return model.hidden(laid)[line, column]
-    owner = [number for number, stem in enumerate(batch) for _ in stem.branches]
-    of_line = torch.tensor(owner, dtype=torch.int64, device=model.device)
-    cache = model.cache()
-    before = model.hidden(lay([stem.tokens for stem in batch], model.device), cache)
-    cache.batch_select_indices(of_line)
-    hidden = model.hidden(laid, cache)
-    states = hidden[line, (column - length).clamp(min=0)]
-    in_stem = column < length
-    states[in_stem] = before[of_line[line[in_stem]], column[in_stem]]
-    return states
 
 
 def token_log_likelihoods(model: LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:

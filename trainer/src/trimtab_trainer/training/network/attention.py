@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .rows import BranchLayout, RowLayout
+from .rows import RowLayout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,19 +102,13 @@ def attention(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     plainly: Callable[..., tuple[Tensor, None]] = sdpa_attention_forward
-    layout: RowLayout | BranchLayout | None = kwargs.pop(LAYOUT, None)
+    layout: RowLayout | None = kwargs.pop(LAYOUT, None)
     causal = kwargs.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    laid_out = isinstance(layout, BranchLayout) or (layout is not None and query.shape[2] == sum(layout.lines[0]))
-    if layout is None or attention_mask is not None or not causal or not laid_out:
+    if layout is None or attention_mask is not None or not causal or query.shape[2] != sum(layout.lines[0]):
         return plainly(module, query, key, value, attention_mask, **kwargs)
     window = kwargs.get("sliding_window")
-    more = any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux"))
-    if isinstance(layout, BranchLayout):
-        if more:
-            raise NotImplementedError("scores of branches that more than products make")
-        return by_branches(query, key, value, layout, window=window, scale=kwargs.get("scaling")), None
-    if more:
+    if any(kwargs.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
         return plainly(module, query, key, value, layout.mask(window), **kwargs)
     dropout, scale = float(kwargs.get("dropout") or 0.0), kwargs.get("scaling")
     if runs_flash(query, value, dropout):
@@ -205,53 +199,6 @@ def by_rows(
             )
             found.append(row.transpose(1, 2))
     return torch.cat(found, 1).view(query.shape[0], query.shape[2], query.shape[1], -1)
-
-
-def by_branches(
-    query: Tensor, key: Tensor, value: Tensor, layout: BranchLayout, *, window: int | None, scale: float | None
-) -> Tensor:
-    """Return attention [1, T, heads, head size], 0 at padding: of each stem, and of each branch to its stem and itself.
-
-    Every call has the shape of one stem or branch, so what is computed for it does not depend on what lies beside it.
-
-    Args:
-        query: [1, heads, T, head size].
-        key, value: [1, groups of heads, T, head size].
-        window: tokens that one attends to at most, itself among them; all before it if absent.
-    """
-    found = query.new_zeros((1, query.shape[2], query.shape[1], value.shape[3]))
-    grouped = query.shape[1] > key.shape[1]
-
-    def attend(start: int, length: int, stem: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        near, end = None, start + length
-        keys, values = key[:, :, start:end], value[:, :, start:end]
-        if stem is not None:
-            keys, values = torch.cat([stem[0], keys], 2), torch.cat([stem[1], values], 2)
-        seen = keys.shape[2]
-        if stem is not None or (window is not None and window < seen):
-            near = torch.ones(length, seen, dtype=torch.bool, device=query.device).tril(seen - length)
-            near = near if window is None else near.triu(seen - length - window + 1)
-        part = functional.scaled_dot_product_attention(
-            query[:, :, start:end],
-            keys,
-            values,
-            attn_mask=near,
-            is_causal=near is None,
-            scale=scale,
-            enable_gqa=grouped,
-        )
-        found[:, start:end] = part.transpose(1, 2)
-        return keys, values
-
-    place = 0
-    for length, branches in layout.stems:
-        stem = attend(place, length, None) if length else None
-        place += length
-        for branch in branches:
-            if branch:
-                attend(place, branch, stem)
-            place += branch
-    return found
 
 
 def _near(length: int, window: int, where: torch.device) -> Tensor:

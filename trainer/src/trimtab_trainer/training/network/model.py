@@ -178,8 +178,8 @@ class LanguageModel:
     def attend_by_rows(self) -> None:
         """Compute packed sequences row by row instead of under masks, where the model can."""
         if supports_rows(self.causal):
-            self.attends_by_rows = True  # first: what is interrupted here is taken back
             attend_by_rows(self.causal)
+            self.attends_by_rows = True
 
     def attend_under_masks(self) -> None:
         """Compute packed sequences as transformers does."""

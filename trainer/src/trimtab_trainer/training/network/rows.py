@@ -46,18 +46,6 @@ class RowLayout:
         return self._masks[window]
 
 
-@dataclass(frozen=True)
-class BranchLayout:
-    """Where stems and what follows them lie in one line of T tokens; what is left of the line is padding.
-
-    Attributes:
-        stems: of each its tokens, none where it is none, and those of each of its branches, which lie behind it one
-            after another: they see the stem and themselves, and not each other.
-    """
-
-    stems: tuple[tuple[int, tuple[int, ...]], ...]
-
-
 def row_layout(positions: npt.NDArray[np.int64], where: torch.device) -> RowLayout | None:
     """Return the layout of rows whose positions int64 [B, T] begin at 0; None where each line is one row."""
     begins = positions == 0
