@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from trimtab_trainer.base.architecture import read_shapes
 from trimtab_trainer.base.base_model import find_base_model
@@ -15,7 +17,7 @@ from trimtab_trainer.data.view import Sequences
 from trimtab_trainer.interruption import Interruption
 from trimtab_trainer.progress import ProgressBoard
 from trimtab_trainer.report import Report
-from trimtab_trainer.storage import open_store
+from trimtab_trainer.storage import FileEntry, Store, open_store
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.checkpoint import Checkpoints
 from trimtab_trainer.training.distributed.world import World
@@ -28,6 +30,20 @@ from trimtab_trainer.training.network.trained import Trained
 CPU = torch.device("cpu")
 RUN_DIGEST = "sha256:" + "0" * 64
 VOCABULARY = 384
+
+
+def held_uploads(store: Store, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Have uploads wait for the second event that is returned; the first says that one has begun."""
+    begun, released = threading.Event(), threading.Event()
+    upload = store.upload
+
+    def held(source: Path, path: str) -> FileEntry:
+        begun.set()
+        assert released.wait(60)
+        return upload(source, path)
+
+    monkeypatch.setattr(store, "upload", held)
+    return begun, released
 
 
 def random_rows(count: int, seed: int = 0, shortest: int = 5, longest: int = 30) -> list[list[int]]:

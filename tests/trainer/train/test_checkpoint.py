@@ -19,7 +19,7 @@ from trimtab_trainer.storage import FileEntry, Store, open_store
 from trimtab_trainer.training.checkpoint import Checkpoint, Checkpoints, short_uid
 from trimtab_trainer.training.state import Best, TrainingState
 
-from .runs import RUN_DIGEST, board, run_config
+from .runs import RUN_DIGEST, board, held_uploads, run_config
 
 UID = "0123ABCD-9999"
 
@@ -370,15 +370,8 @@ def test_an_outage_of_storage_is_survived_twice_and_told(tmp_path: Path, monkeyp
 @pytest.fixture
 def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Run, threading.Event, threading.Event]]:
     """A run whose uploads wait for the second event; the first says that one has begun."""
-    run, begun, released = Run(tmp_path, keep=5), threading.Event(), threading.Event()
-    whole = run.store.upload
-
-    def upload(source: Path, path: str) -> FileEntry:
-        begun.set()
-        assert released.wait(60)
-        return whole(source, path)
-
-    monkeypatch.setattr(run.store, "upload", upload)
+    run = Run(tmp_path, keep=5)
+    begun, released = held_uploads(run.store, monkeypatch)
     yield run, begun, released
     released.set()
     run.checkpoints.settle()

@@ -15,7 +15,6 @@ import torch
 from trimtab_trainer.contract import EarlyStopping, Reason
 from trimtab_trainer.errors import DataInvalid, OutOfMemory, SettingsInvalid
 from trimtab_trainer.interruption import Interruption
-from trimtab_trainer.storage import FileEntry
 from trimtab_trainer.training.batches import Batches
 from trimtab_trainer.training.loop import Trainer, smaller_micro_batch
 from trimtab_trainer.training.machine.exhausted import is_out_of_memory
@@ -25,7 +24,7 @@ from trimtab_trainer.training.network.trained import not_finite
 from trimtab_trainer.training.state import LARGEST_SCALE, TrainingState, evaluated
 from trimtab_trainer.training.validation import mean_loss
 
-from .runs import CPU, adapted, gradients, random_rows, run_config, sequences, shake, trainer, unpacked
+from .runs import CPU, adapted, gradients, held_uploads, random_rows, run_config, sequences, shake, trainer, unpacked
 
 
 def losses(run: Trainer) -> list[float]:
@@ -265,13 +264,8 @@ def test_a_checkpoint_that_waits_outlives_weights_that_are_not_finite(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = trainer(tiny, tmp_path, run_config(tmp_path, checkpoint={"everySteps": 1}), unpacked(random_rows(8)))
-    begun, released = threading.Event(), threading.Event()
-    upload, step = run.checkpoints.store.upload, run.optimizer.step
-
-    def slow(source: Path, path: str) -> FileEntry:
-        begun.set()
-        assert released.wait(60)
-        return upload(source, path)
+    begun, released = held_uploads(run.checkpoints.store, monkeypatch)
+    step = run.optimizer.step
 
     def overflowing(*arguments: Any) -> Any:
         done = step(*arguments)
@@ -281,7 +275,6 @@ def test_a_checkpoint_that_waits_outlives_weights_that_are_not_finite(
             spoil(run)
         return done
 
-    monkeypatch.setattr(run.checkpoints.store, "upload", slow)
     run.optimizer.step = overflowing  # type: ignore[method-assign, assignment]
     with pytest.raises(SettingsInvalid, match=r"not finite after step 3 \("):
         run.run()

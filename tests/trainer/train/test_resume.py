@@ -15,7 +15,7 @@ from trimtab_trainer.storage import FileEntry
 from trimtab_trainer.training.loop import Trainer
 from trimtab_trainer.training.state import Best
 
-from .runs import adapted, random_rows, run_config, trainer, unpacked
+from .runs import adapted, held_uploads, random_rows, run_config, trainer, unpacked
 from .stage import stage_run
 from .test_loop import losses, same, weights
 
@@ -243,19 +243,13 @@ def test_whoever_is_told_to_stop_while_storage_is_slow_stores_the_newest_step_al
 ) -> None:
     """The one that waits would take the time that a pod has to end."""
     run = trainer(tiny, tmp_path, settings(tmp_path, "AdamW", 16), unpacked(random_rows(10)))
-    begun, released = threading.Event(), threading.Event()
-    upload, wait = run.checkpoints.store.upload, run.checkpoints.wait
-
-    def slow(source: Path, path: str) -> FileEntry:
-        begun.set()
-        assert released.wait(60)
-        return upload(source, path)
+    begun, released = held_uploads(run.checkpoints.store, monkeypatch)
+    wait = run.checkpoints.wait
 
     def waited(everything: bool = False) -> None:
         released.set()
         wait(everything)
 
-    monkeypatch.setattr(run.checkpoints.store, "upload", slow)
     monkeypatch.setattr(run.checkpoints, "wait", waited)
     while run.state.step < 9:
         if run.state.step in (4, 8):
